@@ -1,0 +1,37 @@
+"""nlmefit: nonlinear mixed-effects modelling for pharmacometrics.
+
+Importing it switches JAX to float64 for the process and turns on JAX's persistent compilation cache.
+"""
+
+from nlmefit.backend import configure
+
+configure()  # before anything else makes an array
+
+from nlmefit import generative  # noqa: E402
+from nlmefit.check import check  # noqa: E402
+from nlmefit.data.subjects import Subjects  # noqa: E402
+from nlmefit.declare.compartments import OneCompartment, ThreeCompartment, TwoCompartment  # noqa: E402
+from nlmefit.declare.covariates import Category, Effect, Exponential, Linear, Power  # noqa: E402
+from nlmefit.declare.dosing import Dosing  # noqa: E402
+from nlmefit.declare.omega import Blocks  # noqa: E402
+from nlmefit.declare.parameters import LogitNormal, LogNormal, Normal, Theta  # noqa: E402
+from nlmefit.declare.residual import Additive, CombinedSD, PowerError, Proportional  # noqa: E402
+from nlmefit.declare.values import Fixed  # noqa: E402
+from nlmefit.errors import DataError, MethodError, ModelError, NlmefitError  # noqa: E402
+from nlmefit.estimate.fo import FO  # noqa: E402
+from nlmefit.estimate.foce import FOCE  # noqa: E402
+from nlmefit.estimate.laplace import Laplace  # noqa: E402
+from nlmefit.estimate.quadrature import Quadrature  # noqa: E402
+from nlmefit.fit import evaluate, fit  # noqa: E402
+from nlmefit.model import Model  # noqa: E402
+from nlmefit.predict import predict  # noqa: E402
+from nlmefit.results import Fit  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FO", "FOCE", "Additive", "Blocks", "Category", "CombinedSD", "DataError", "Dosing", "Effect", "Exponential", "Fit",
+    "Fixed", "Laplace", "Linear", "LogNormal", "LogitNormal", "MethodError", "Model", "ModelError", "NlmefitError", "Normal",
+    "OneCompartment", "Power", "PowerError", "Proportional", "Quadrature", "Subjects", "Theta", "ThreeCompartment",
+    "TwoCompartment", "check", "evaluate", "fit", "generative", "predict",
+]

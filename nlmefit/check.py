@@ -1,0 +1,20 @@
+"""`nm.check`: everything that is wrong or noteworthy in a data set, as a table of coded findings."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from nlmefit.data.checks import findings
+from nlmefit.data.findings import table
+from nlmefit.data.needs import needs_of
+from nlmefit.data.records import read_records
+from nlmefit.model import Model
+
+
+def check(df: pd.DataFrame, model: Model, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Findings about `df` as data for `model`: code, severity, rows, subject, what, fix. Empty when all is well.
+
+    E codes are errors, with which `nm.fit` refuses the data; W codes are warnings. Rows count from 0.
+    """
+    needs = needs_of(model)
+    return table(findings(read_records(df, needs.covariates, columns), needs))

@@ -1,0 +1,145 @@
+"""Checks of the dose records: what is impossible in them, or not answered by the model."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from nlmefit.data.findings import Finding, some, where
+from nlmefit.data.needs import Needs
+from nlmefit.data.records import Records, event_types
+
+_FIELDS = {"AMT": 0.0, "RATE": 0.0, "DUR": 0.0, "II": 0.0, "ADDL": 0.0, "SS": 0.0, "CMT": 1.0}
+
+
+def dose_findings(records: Records, needs: Needs, observations: bool) -> Iterator[Finding]:
+    """All findings about EVID and the columns of doses."""
+    evid = event_types(records)
+    fields = {name: records.column(name, default) for name, default in _FIELDS.items()}
+    yield from where(
+        ~np.isin(evid, (0, 1, 2, 3, 4)), "E118", f"EVID must be 0, 1, 2, 3 or 4, got {some(_strange(evid))}.", "Correct it."
+    )
+    for name, value in fields.items():
+        yield from where(np.isinf(value), "E133", f"{name} is infinite.", "Correct the value.")
+    dose = np.isin(evid, (1, 4))
+    yield from _amounts(dose, fields)
+    yield from _infusions(dose, fields)
+    yield from _repeats(dose, fields)
+    yield from _compartments(dose, fields, needs)
+    yield from _modelled(dose, fields, needs)
+    unused = records.column("DV", 0.0)
+    kept = dose & (unused != 0) & (records.column("MDV", 0.0) != 1)
+    yield from where(
+        kept,
+        "W208",
+        f"DV is given on dose records ({some(unused[kept])}) and is not used there.",
+        "Give each observation a record of its own if it counts (EVID 0, AMT 0), or set MDV to 1.",
+    )
+
+
+def _strange(evid: np.ndarray) -> np.ndarray:
+    return evid[~np.isin(evid, (0, 1, 2, 3, 4))]
+
+
+def _amounts(dose: np.ndarray, fields: dict[str, np.ndarray]) -> Iterator[Finding]:
+    amount = fields["AMT"]
+    endless = (fields["SS"] >= 1) & (fields["RATE"] > 0)
+    yield from where(
+        dose & (amount < 0), "E119", f"a dose has a negative amount: {some(amount[dose & (amount < 0)])}.", "Correct AMT."
+    )
+    yield from where(
+        dose & (amount == 0) & ~endless,
+        "E120",
+        "a dose record (EVID 1 or 4) has no amount.",
+        "Give AMT, or EVID 0 (observation) or 2 (other).",
+    )
+    yield from where(
+        ~dose & (amount > 0),
+        "E121",
+        "AMT is given on a record that is not a dose (EVID 0, 2 or 3).",
+        "Set EVID to 1, or AMT to 0.",
+    )
+
+
+def _infusions(dose: np.ndarray, fields: dict[str, np.ndarray]) -> Iterator[Finding]:
+    rate, duration = fields["RATE"], fields["DUR"]
+    strange = dose & (rate < 0) & ~np.isin(rate, (-1, -2))
+    yield from where(
+        strange,
+        "E122",
+        f"RATE is negative ({some(rate[strange])}); only -1 (modelled rate) and -2 (modelled duration) have a meaning.",
+        "Correct RATE.",
+    )
+    yield from where(dose & (rate != 0) & (duration > 0), "E125", "both RATE and DUR are given.", "Give one of them.")
+    yield from where(dose & (duration < 0), "E126", f"DUR is negative: {some(duration[dose & (duration < 0)])}.", "Correct DUR.")
+
+
+def _repeats(dose: np.ndarray, fields: dict[str, np.ndarray]) -> Iterator[Finding]:
+    additional, interval, steady = fields["ADDL"], fields["II"], fields["SS"]
+    partial = dose & np.isfinite(additional) & ((additional < 0) | (additional != np.round(additional)))
+    yield from where(
+        dose & (additional > 0) & (interval <= 0),
+        "E127",
+        "ADDL asks for additional doses without an interval.",
+        "Give II, above 0.",
+    )
+    yield from where(
+        partial,
+        "E128",
+        f"ADDL must be a whole number from 0 up, got {some(additional[partial])}.",
+        "Give the number of additional doses.",
+    )
+    yield from where(
+        dose & ~np.isin(steady, (0, 1, 2)),
+        "E129",
+        f"SS must be 0, 1 or 2, got {some(steady[~np.isin(steady, (0, 1, 2))])}.",
+        "Correct it.",
+    )
+    yield from where(
+        dose & (steady >= 1) & (interval <= 0) & (fields["AMT"] > 0),
+        "E130",
+        "SS asks for steady state without an interval.",
+        "Give II, above 0.",
+    )
+    rate = fields["RATE"]
+    infusion = np.where(rate > 0, fields["AMT"] / np.where(rate > 0, rate, 1.0), fields["DUR"])
+    yield from where(
+        dose & (steady >= 1) & (interval > 0) & (infusion > interval),
+        "E131",
+        "a steady-state infusion lasts longer than its interval, which this version does not solve.",
+        "Write the doses out (ADDL) instead of SS.",
+    )
+
+
+def _compartments(dose: np.ndarray, fields: dict[str, np.ndarray], needs: Needs) -> Iterator[Finding]:
+    if not needs.compartments:
+        yield from where(
+            dose,
+            "W206",
+            "the model has no compartments; doses have no effect on its predictions.",
+            "Give the model `dynamics` if they should.",
+        )
+        return
+    if not dose.any():
+        yield Finding("W207", "the model has compartments and the data no dose; all amounts are 0.", "Check AMT and EVID.")
+    numbers = np.arange(len(needs.compartments) + 1)  # 0 is the default compartment
+    unknown = dose & ~np.isin(fields["CMT"], numbers)
+    yield from where(
+        unknown,
+        "E132",
+        f"a dose goes to compartment {some(fields['CMT'][unknown])}, which the model does not have.",
+        f"Compartments: {', '.join(f'{i} = {name}' for i, name in enumerate(needs.compartments, 1))}.",
+    )
+
+
+def _modelled(dose: np.ndarray, fields: dict[str, np.ndarray], needs: Needs) -> Iterator[Finding]:
+    """RATE -1 and -2 into a compartment for which the model gives no rate or duration."""
+    for sign, field, code in ((-1, "rate", "E123"), (-2, "duration", "E124")):
+        for number, name in enumerate(needs.compartments, 1):
+            here = dose & (fields["RATE"] == sign) & (np.maximum(fields["CMT"], 1) == number)
+            if (name, field) not in needs.modelled:
+                yield from where(
+                    here,
+                    code,
+                    f"RATE {sign} asks for a modelled {field} into `{name}`, and the model gives none.",
+                    f'Return {{"{name}": nm.Dosing({field}=...)}} from `dosing`, or give RATE or DUR.',
+                )

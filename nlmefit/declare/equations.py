@@ -1,0 +1,294 @@
+"""A model as equations, in text and LaTeX, read off the traced computation.
+
+What is printed is what is computed: the model's own methods are traced by JAX and the resulting expressions rendered.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nlmefit.declare.namespace import Namespace
+
+if TYPE_CHECKING:
+    from nlmefit.declare.model import AbstractModel
+
+
+@dataclass(frozen=True)
+class Expression:
+    """An operation on expressions; a leaf has no arguments and is a name or a number."""
+
+    head: str
+    arguments: tuple["Expression", ...] = ()
+
+    def number(self) -> float | None:
+        try:
+            return None if self.arguments else float(self.head)
+        except ValueError:
+            return None
+
+
+_INFIX = {"add": ("+", 1), "sub": ("-", 1), "mul": ("*", 2), "div": ("/", 2), "pow": ("^", 4)}
+_COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "=", "ne": "!="}
+_TRANSPARENT = {"convert_element_type", "broadcast_in_dim", "copy", "reshape", "squeeze", "stop_gradient"}
+_INLINED = {"jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call"}
+
+
+def expressions(function: Callable[..., Mapping[str, Any]], names: list[str]) -> dict[str, Expression]:
+    """The values that `function(**{name: scalar})` returns, as expressions in the names."""
+    found: list[str] = []
+
+    def ordered(*values: Any) -> list[Any]:
+        result = function(**dict(zip(names, values, strict=True)))
+        found.extend(result)
+        return [jnp.asarray(v, float) for v in result.values()]
+
+    jaxpr = jax.make_jaxpr(ordered)(*(jnp.zeros(()) for _ in names))
+    outputs = _walk(jaxpr.jaxpr, jaxpr.consts, [Expression(name) for name in names])
+    return dict(zip(found, outputs, strict=True))
+
+
+def _walk(jaxpr: Any, consts: Any, inputs: list[Expression]) -> list[Expression]:
+    known = dict(zip(jaxpr.invars, inputs, strict=True))
+    known |= {v: _constant(c) for v, c in zip(jaxpr.constvars, consts, strict=True)}
+
+    def read(v: Any) -> Expression:
+        return _constant(v.val) if hasattr(v, "val") else known[v]
+
+    for equation in jaxpr.eqns:
+        arguments = [read(v) for v in equation.invars]
+        known.update(zip(equation.outvars, _apply(equation, arguments), strict=False))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _apply(equation: Any, arguments: list[Expression]) -> list[Expression]:
+    name = equation.primitive.name
+    if name in _INLINED:
+        inner = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
+        return _walk(inner.jaxpr, inner.consts, arguments)
+    if name in _TRANSPARENT:
+        return [arguments[0]]
+    if name == "integer_pow":
+        return [_simplified("pow", (arguments[0], Expression(str(equation.params["y"]))))]
+    if name == "square":
+        return [_simplified("pow", (arguments[0], Expression("2")))]
+    return [_simplified(name, tuple(arguments))]
+
+
+def _simplified(head: str, arguments: tuple[Expression, ...]) -> Expression:
+    """Without the zeros and ones that code writes and people do not."""
+    values = [a.number() for a in arguments]
+    if head == "add" and 0.0 in values:
+        return arguments[1 - values.index(0.0)]
+    if head == "mul" and 0.0 in values:
+        return Expression("0")
+    if head == "mul" and 1.0 in values:
+        return arguments[1 - values.index(1.0)]
+    if head == "sub" and values[1] == 0.0 or head in ("div", "pow") and values[1] == 1.0:
+        return arguments[0]
+    if head == "exp" and values[0] == 0.0:
+        return Expression("1")
+    return _signed(head, arguments)
+
+
+def _signed(head: str, arguments: tuple[Expression, ...]) -> Expression:
+    """With minus signs moved outward: (-a)/b as -(a/b), a + -b as a - b."""
+    first, last = arguments[0], arguments[-1]
+    if head in ("mul", "div") and first.head == "neg":
+        return Expression("neg", (_signed(head, (first.arguments[0], last)),))
+    if head in ("add", "sub") and last.head == "neg":
+        return _signed("sub" if head == "add" else "add", (first, last.arguments[0]))
+    if head in ("add", "sub") and (last.number() or 0.0) < 0:
+        return Expression("sub" if head == "add" else "add", (first, Expression(last.head[1:])))
+    return Expression(head, arguments)
+
+
+def _constant(value: Any) -> Expression:
+    return Expression(f"{float(np.asarray(value).reshape(-1)[0]):g}")
+
+
+def render(e: Expression, symbol: Callable[[str], str], latex: bool = False, outer: int = 0) -> str:
+    """The expression as text; `outer` is the binding strength of what surrounds it."""
+
+    def inner(a: Expression, strength: int = 0) -> str:
+        return render(a, symbol, latex, strength)
+
+    if not e.arguments:
+        return e.head if e.number() is not None else symbol(e.head)
+    if e.head == "div" and latex:
+        return rf"\frac{{{inner(e.arguments[0])}}}{{{inner(e.arguments[1])}}}"
+    if e.head in _INFIX:
+        return _infix(e, inner, latex, outer)
+    if e.head == "neg":
+        text = f"-{inner(e.arguments[0], 2)}"
+        return f"({text})" if outer > 2 else text
+    if e.head in _COMPARE:
+        return f"[{inner(e.arguments[0])} {_COMPARE[e.head]} {inner(e.arguments[1])}]"
+    if e.head == "select_n":
+        condition, otherwise, then = e.arguments
+        if latex:
+            return (
+                rf"\begin{{cases}}{inner(then)} & {inner(condition)}\\{inner(otherwise)} & "
+                rf"\text{{otherwise}}\end{{cases}}"
+            )
+        return f"({inner(then)} if {inner(condition)} else {inner(otherwise)})"
+    body = ", ".join(inner(a) for a in e.arguments)
+    if latex and e.head == "exp":
+        return f"e^{{{body}}}"
+    return rf"\operatorname{{{e.head}}}\left({body}\right)" if latex else f"{e.head}({body})"
+
+
+def _infix(e: Expression, inner: Callable[..., str], latex: bool, outer: int) -> str:
+    sign, strength = _INFIX[e.head]
+    a, b = e.arguments
+    if e.head == "pow":
+        text = f"{inner(a, 5)}^{{{inner(b)}}}" if latex else f"{inner(a, 5)}^{inner(b, 5)}"
+        return f"({text})" if outer > 4 else text
+    right = strength + (e.head in ("sub", "div"))
+    if e.head == "mul":
+        times = r" \, " if latex else "·"
+        text = f"{inner(a, strength)}{times}{inner(b, strength + (b.head == 'neg'))}"
+    else:
+        text = f"{inner(a, strength)} {sign} {inner(b, right)}" if sign in "+-" else f"{inner(a, strength)}/{inner(b, right)}"
+    return f"({text})" if outer > strength else text
+
+
+def _sections(model: "AbstractModel") -> dict[str, dict[str, Expression]]:
+    """Individual parameters, derivatives, predictions and residual variances, as expressions."""
+    spec = model.specification
+    etas = [f"eta_{name}" for name in spec.etas]
+    columns = list(model.covariates)
+
+    def individual(**v: Any) -> Mapping[str, Any]:
+        eta = {name: v[f"eta_{name}"] for name in spec.etas}
+        return model.parameters_of(v, eta, Namespace({c: v[c] for c in columns}, "covariate"))
+
+    population = [name for name in model.values if not name.startswith("omega_")]
+    parameters = expressions(individual, [*population, *etas, *columns])
+    inside = [f"A_{name}" for name in spec.compartments]
+    names = ["t", *inside, *dict.fromkeys([*parameters, *columns])]
+
+    def amounts(v: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: v[f"A_{name}"] for name in spec.compartments}
+
+    sections = {"individual": parameters}
+    if spec.dynamics is not None:
+        dynamics = spec.dynamics
+        sections["dynamics"] = expressions(lambda **v: dynamics.derivatives(amounts(v), v), names)
+
+    sections["distributions"] = {}
+
+    def predicted(**v: Any) -> Mapping[str, Any]:
+        p = {name: v[name] for name in dict.fromkeys([*parameters, *columns])}
+        seen = model.predictions(v["t"], amounts(v), p)
+        sections["distributions"] = {n: Expression(type(s).__name__) for n, s in seen.items() if hasattr(s, "log_prob")}
+        return {n: _mean(s) for n, s in seen.items()}
+
+    sections["predictions"] = expressions(predicted, names)
+    for endpoint, residual in spec.residuals.items():
+        parts = {part: f"{endpoint}_{part}" for part in residual.parameters()}
+
+        def variance(residual: Any = residual, parts: dict[str, str] = parts, **v: Any) -> Mapping[str, Any]:
+            return {"": residual.variance(v["f"], {part: v[name] for part, name in parts.items()})}
+
+        sections[f"variance {endpoint}"] = expressions(variance, ["f", *parts.values()])
+    return sections
+
+
+def _mean(predicted: Any) -> Any:
+    """A prediction as it is, a distribution's mean; NaN of a distribution that knows none."""
+    if not hasattr(predicted, "log_prob"):
+        return predicted
+    try:
+        return predicted.mean
+    except NotImplementedError:
+        return jnp.nan
+
+
+def text(model: "AbstractModel") -> str:
+    """The model as equations, in plain text."""
+    spec, sections = model.specification, _sections(model)
+
+    def lines(found: Mapping[str, Expression], left: str) -> list[str]:
+        width = max(len(left.format(n)) for n in found)
+        return [f"  {left.format(n):{width}s} = {render(e, str)}" for n, e in found.items()]
+
+    head = (type(model).__doc__ or "").strip().split("\n")[0]
+    title = type(model).__name__ + (f": {head}" if head else "")
+    result = [title, "", "individual parameters", *lines(sections["individual"], "{}_i")]
+    if spec.etas:
+        result += ["", "random effects", *_random_effects(model)]
+    if spec.dynamics is not None:
+        absorption = f", {spec.dynamics.absorption} absorption" if spec.dynamics.absorption else ""
+        title = f"dynamics ({type(spec.dynamics).__name__}{absorption})"
+        result += ["", title, *lines(sections["dynamics"], "dA_{}/dt")]
+    result += ["", "observations"]
+    for endpoint in model.endpoints:
+        f = render(sections["predictions"][endpoint], str)
+        if f"variance {endpoint}" in sections:
+            variance = render(sections[f"variance {endpoint}"][""], str)
+            result.append(f"  {endpoint} = f + eps,  f = {f},  Var(eps) = {variance}")
+        else:
+            result.append(f"  {endpoint} ~ {sections['distributions'][endpoint].head}" + (f", mean {f}" if f != "nan" else ""))
+    result += ["", "values"]
+    width = max(map(len, model.values))
+    for name, p in model.population().items():
+        result.append(f"  {name:{width}s} = {p.value:.6g}{' ' + p.unit if p.unit else ''}{' (fixed)' if p.fixed else ''}")
+    return "\n".join(result)
+
+
+def _random_effects(model: "AbstractModel") -> list[str]:
+    spec = model.specification
+    blocked = {name for block in spec.blocks for name in block}
+    result = [f"  eta_{name} ~ N(0, omega_{name}^2)" for name in spec.etas if name not in blocked]
+    for block in spec.blocks:
+        etas = ", ".join(f"eta_{name}" for name in block)
+        sds = ", ".join(f"omega_{name}" for name in block)
+        correlations = ", ".join(f"corr_{a}_{b}" for a, b in combinations(block, 2))
+        result.append(f"  ({etas}) ~ N(0, Omega),  sds {sds},  correlations {correlations}")
+    return result
+
+
+_GREEK = {"eta", "omega", "beta", "sigma", "theta", "gamma"}
+
+
+def _latex_symbol(name: str) -> str:
+    head, _, rest = name.partition("_")
+    if rest and (head in _GREEK or head == "A"):
+        symbol = rf"\{head}" if head in _GREEK else "A"
+        return rf"{symbol}_{{\mathrm{{{rest.replace('_', ',')}}}}}"
+    return name if len(name) == 1 else rf"\mathrm{{{name.replace('_', ',')}}}"
+
+
+def latex(model: "AbstractModel") -> str:
+    """The model as equations, in LaTeX (an `aligned` block)."""
+    spec, sections = model.specification, _sections(model)
+
+    def show(e: Expression, own: Mapping[str, str] = {}) -> str:
+        return render(e, lambda name: own.get(name) or _latex_symbol(name), latex=True)
+
+    rows = [rf"{_latex_symbol(n)}_i &= {show(e)}" for n, e in sections["individual"].items()]
+    blocked = {name for block in spec.blocks for name in block}
+    rows += [rf"{_latex_symbol('eta_' + n)} &\sim N(0, {_latex_symbol('omega_' + n)}^2)" for n in spec.etas if n not in blocked]
+    for block in spec.blocks:
+        etas = ", ".join(_latex_symbol(f"eta_{n}") for n in block)
+        rows.append(rf"({etas}) &\sim N(0, \Omega_{{\mathrm{{{','.join(block)}}}}})")
+    rows += [rf"\frac{{d{_latex_symbol('A_' + n)}}}{{dt}} &= {show(e)}" for n, e in sections.get("dynamics", {}).items()]
+    for endpoint in model.endpoints:
+        rows += _latex_endpoint(sections, endpoint, show)
+    return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
+
+
+def _latex_endpoint(sections: Mapping[str, Mapping[str, Expression]], endpoint: str, show: Callable[..., str]) -> list[str]:
+    """The prediction and the distribution of one endpoint, or the distribution that `observe` returned."""
+    symbol, prediction = _latex_symbol(endpoint), show(sections["predictions"][endpoint])
+    if endpoint in sections["distributions"]:
+        mean = "" if prediction == "nan" else rf", \quad \mathrm{{E}}({symbol}) = {prediction}"
+        return [rf"{symbol} &\sim \mathrm{{{sections['distributions'][endpoint].head}}}{mean}"]
+    f = rf"f_{{\mathrm{{{endpoint.replace('_', ',')}}}}}"
+    variance = show(sections[f"variance {endpoint}"][""], {"f": f})
+    return [rf"{f} &= {prediction}", rf"{symbol} &\sim N\left({f}, {variance}\right)"]

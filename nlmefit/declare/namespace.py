@@ -1,0 +1,70 @@
+"""Attribute access to named values (`p.CL`, `A.central`, `x.WT`) with errors that help."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nlmefit.errors import ModelError, unknown
+
+
+class Namespace:
+    """Read-only values by name.
+
+    `what` names the kind of thing held ("compartment"), for the error when a name does not exist.
+    """
+
+    def __init__(self, values: Mapping[str, Any], what: str):
+        self.__dict__.update(values)
+        self.__dict__["_values"] = dict(values)
+        self.__dict__["_what"] = what
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise ModelError(unknown(self._what, name, self._values))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise ModelError(f"{self._what} `{name}` cannot be assigned: models are pure functions.")
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def __iter__(self):
+        return iter(self._values)
+
+
+class Recorder(Namespace):
+    """A namespace that also answers names it does not hold, and reports them to `record`.
+
+    Used once, when a model class is defined, to find the covariates that its methods read.
+    """
+
+    def __init__(self, values: Mapping[str, Any], what: str, default: Any, record: Callable[[str, tuple[str, ...]], None]):
+        super().__init__(values, what)
+        self.__dict__["_default"] = default
+        self.__dict__["_record"] = record
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        self._record(name, tuple(self._values))
+        return self._default
+
+
+class Watched(Namespace):
+    """A namespace that notes in `read` which of its names are read."""
+
+    def __init__(self, values: Mapping[str, Any], what: str, read: set[str]):
+        super().__init__({}, what)
+        self.__dict__["_inside"] = Namespace(values, what)
+        self.__dict__["_read"] = read
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inside, name)
+        self._read.add(name)
+        return value
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)

@@ -1,0 +1,62 @@
+"""What a method reads of one subject at given theta: the joint density of (y, z), and Gaussian moments."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+from numpyro.distributions import Distribution, ExpandedDistribution, Normal
+
+from nlmefit.errors import MethodError
+from nlmefit.program import Site, log_likelihood, log_prior
+from nlmefit.typing import Scalar
+
+Sites = Callable[[Float[Array, "q"]], dict[str, Site]]
+"""z -> the observed sites, at fixed theta."""
+
+
+def log_joint(sites: Sites, z: Float[Array, "q"]) -> Scalar:
+    """log p(y, z | theta)."""
+    return log_likelihood(sites(z)) + log_prior(z)
+
+
+class Moments(NamedTuple):
+    """All Gaussian observations of a subject in one vector: data, mean, variance, and which rows count."""
+
+    value: Float[Array, "n"]
+    mean: Float[Array, "n"]
+    variance: Float[Array, "n"]
+    mask: Bool[Array, "n"]
+
+
+def is_gaussian(distribution: Distribution) -> bool:
+    """Whether a site is normal (possibly expanded)."""
+    while isinstance(distribution, ExpandedDistribution):
+        distribution = distribution.base_dist
+    return isinstance(distribution, Normal)
+
+
+def moments(sites: dict[str, Site], method: str) -> Moments:
+    """Moments of all sites; MethodError where one is not normal."""
+    for name, site in sites.items():
+        if not is_gaussian(site.distribution):
+            raise MethodError(
+                f"{method} linearizes normal observations; `{name}` is {type(site.distribution).__name__}. Use nm.Laplace() or "
+                "nm.Quadrature(), which read the density itself."
+            )
+
+    def join(pick: Callable[[Site], Array]) -> Array:
+        return jnp.concatenate([jnp.broadcast_to(pick(s), s.value.shape) for s in sites.values()])
+
+    return Moments(
+        join(lambda s: s.value),
+        join(lambda s: s.distribution.mean),
+        join(lambda s: s.distribution.variance),
+        join(lambda s: s.mask),
+    )
+
+
+def gaussian_log_likelihood(m: Moments) -> Scalar:
+    """log N(value; mean, variance), summed over the rows that count."""
+    terms = (m.value - m.mean) ** 2 / m.variance + jnp.log(2 * jnp.pi * m.variance)
+    return -0.5 * jnp.sum(jnp.where(m.mask, terms, 0.0))

@@ -1,0 +1,71 @@
+"""First-order conditional estimation (Lindstrom and Bates 1990), with or without interaction (NONMEM's FOCE, FOCEI).
+
+    -2 log L_i = 2 l_i(z*) + log|H|,   H = I + J' V^-1 J + 1/2 C' C,   C = (dV/dz) / V
+
+J is the Jacobian of the predictions at the mode z*. With interaction V and l_i are those at z*. Without, the residual
+variance is that at eta = 0 in the inner and the outer problem, and C = 0.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nlmefit.estimate.density import Moments, Sites, gaussian_log_likelihood, moments
+from nlmefit.estimate.factor import factorize, log_determinant
+from nlmefit.estimate.method import AbstractMarginalMethod, Covariance, check_covariance, two_log_integral
+from nlmefit.program import log_prior
+from nlmefit.typing import Scalar
+
+
+@final
+@dataclass(frozen=True)
+class FOCE(AbstractMarginalMethod):
+    """First-order conditional estimation; `interaction=True` is NONMEM's FOCEI.
+
+    `covariance` chooses the standard errors: "sandwich" (NONMEM's default), "R", "S" or "none".
+    """
+
+    interaction: bool = False
+    covariance: Covariance = "sandwich"
+
+    def __post_init__(self) -> None:
+        check_covariance(self.covariance)
+
+    @property
+    def name(self) -> str:
+        return "FOCE with interaction" if self.interaction else "FOCE"
+
+    def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
+        return inner(sites, z, self.interaction, "FOCE")
+
+    def contribution(self, sites: Sites, z: Float[Array, "q"]) -> tuple[Scalar, Float[Array, "q"]]:
+        def spread(z: Array) -> tuple[tuple[Array, Array], Moments]:
+            m = frozen(sites, z, self.interaction, "FOCE")
+            return (m.mean, m.variance), m
+
+        (slope, widening), m = jax.jacfwd(spread, has_aux=True)(z)
+        counted = m.mask[:, None]
+        slope, widening = jnp.where(counted, slope, 0.0), jnp.where(counted, widening, 0.0)
+        weight = jnp.where(m.mask, 1.0 / m.variance, 0.0)
+        relative = weight[:, None] * widening
+        hessian = jnp.eye(z.shape[0]) + slope.T @ (weight[:, None] * slope) + 0.5 * relative.T @ relative
+        error = m.value - m.mean
+        gradient = z - slope.T @ (weight * error) + 0.5 * relative.T @ jnp.where(m.mask, 1.0 - weight * error**2, 0.0)
+        value = -gaussian_log_likelihood(m) - log_prior(z)
+        return two_log_integral(value, log_determinant(factorize(hessian)), z.shape[0]), gradient
+
+
+def frozen(sites: Sites, z: Float[Array, "q"], interaction: bool, method: str) -> Moments:
+    """Moments at z; without interaction the variance is that at z = 0."""
+    m = moments(sites(z), method)
+    if interaction:
+        return m
+    return m._replace(variance=moments(sites(jnp.zeros_like(z)), method).variance)
+
+
+def inner(sites: Sites, z: Float[Array, "q"], interaction: bool, method: str) -> Scalar:
+    """-log p(y, z) of normal observations."""
+    return -gaussian_log_likelihood(frozen(sites, z, interaction, method)) - log_prior(z)

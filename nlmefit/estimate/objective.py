@@ -1,0 +1,257 @@
+"""The population objective -2 log L(theta) of a method and its gradient by the implicit function theorem.
+
+For one subject, with mode z*(u) where g(u, z*) = d inner / dz = 0 and contribution F(u, z):
+
+    dF/du = F_u - F_z  (g_z)^-1  g_u
+
+F_u, F_z, g_u, g_z come from one forward pass over (u, z) at the mode; nothing differentiates through the inner search.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nlmefit.backend import compiled
+from nlmefit.estimate.coordinates import Coordinates
+from nlmefit.estimate.density import Sites, is_gaussian
+from nlmefit.estimate.empirical_bayes import find_mode
+from nlmefit.estimate.factor import factorize, solve
+from nlmefit.estimate.method import AbstractMarginalMethod
+from nlmefit.latent import AbstractLatentModel
+from nlmefit.program import observed_sites
+from nlmefit.typing import Theta
+
+CHUNK = 64
+"""Subjects evaluated at once; chunks that fit the cache are two to three times faster than one large batch."""
+
+
+class Contributions(NamedTuple):
+    """Per subject (leading axis N): -2 log L_i, its gradient in u, and the mode."""
+
+    value: Any
+    gradient: Any
+    z: Any
+    inner: Any
+    """-log p(y, z) at the mode: the lower, the better the mode."""
+    hessian: Any
+    converged: Any
+    iterations: Any
+
+
+def subject_contribution(
+    model: AbstractLatentModel,
+    coordinates: Coordinates,
+    method: AbstractMarginalMethod,
+    u: Float[Array, "p"],
+    fixed: Theta,
+    start: Float[Array, "q"],
+    subject: Any,
+) -> Contributions:
+    """One subject's contribution, its gradient in u, and the mode found from `start`."""
+
+    def sites_at(u: Array) -> Sites:
+        theta = coordinates.theta(u, fixed)
+        root = model.omega(theta)
+        return lambda z: observed_sites(model, theta, root, z, subject)
+
+    sites = sites_at(u)
+    mode = find_mode(lambda z: method.inner(sites, z), start)
+    at = mode.z if method.has_modes else jnp.zeros_like(start)
+    value, gradient = _implicit_gradient(sites_at, method, u, at)
+    return Contributions(value, gradient, mode.z, mode.value, mode.hessian, mode.converged, mode.iterations)
+
+
+def _implicit_gradient(sites_at: Any, method: AbstractMarginalMethod, u: Array, z: Array) -> tuple[Array, Array]:
+    p = u.shape[0]
+
+    def both(w: Array) -> tuple[tuple[Array, Array], Array]:
+        value, slope = method.contribution(sites_at(w[:p]), w[p:])
+        return (value, slope), value
+
+    if not method.has_modes or z.shape[0] == 0:
+        change, value = jax.jacfwd(lambda u: 2 * (method.contribution(sites_at(u), z)[0],), has_aux=True)(u)
+        return value, change
+    (change, curvature), value = jax.jacfwd(both, has_aux=True)(jnp.concatenate([u, z]))
+    return value, change[:p] - change[p:] @ solve(factorize(curvature[:, p:]), curvature[:, :p])
+
+
+class _Structure:
+    """A latent model and a method as a key: equal when the compiled program is the same, whatever the start values."""
+
+    def __init__(self, model: AbstractLatentModel, method: AbstractMarginalMethod):
+        self.model, self.method = model, method
+        self._key = (type(model), model.structure(), method)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Structure) and self._key == other._key
+
+
+@lru_cache(maxsize=64)
+def _population(structure: _Structure) -> Any:
+    coordinates = Coordinates(structure.model.parameters())
+
+    def one(u: Array, fixed: Theta, start: Array, subject: Any) -> Contributions:
+        return subject_contribution(structure.model, coordinates, structure.method, u, fixed, start, subject)
+
+    def population(u: Array, fixed: Theta, starts: Array, subjects: Any) -> Contributions:
+        def chunk(args: tuple[Array, Any]) -> Contributions:
+            return jax.vmap(lambda start, subject: one(u, fixed, start, subject))(*args)
+
+        if starts.ndim == 2:
+            return chunk((starts, subjects))
+        return jax.lax.map(chunk, (starts, subjects))
+
+    return compiled(population)
+
+
+class Final(NamedTuple):
+    """The parts of a result that the model computes from the estimates."""
+
+    names: tuple[str, ...]
+    report: np.ndarray
+    """Named natural-scale scalars (k,)."""
+    slope: np.ndarray
+    """Their Jacobian in u (k, p)."""
+    theta: dict[str, np.ndarray]
+    root: np.ndarray
+    """Omega's Cholesky factor (q, q)."""
+    individual: dict[str, np.ndarray]
+    """Individual parameters by name (N,)."""
+
+
+@lru_cache(maxsize=64)
+def _finish(structure: _Structure) -> Any:
+    model = structure.model
+    coordinates = Coordinates(model.parameters())
+
+    def finish(u: Array, fixed: Theta, z: Array, subjects: Any) -> Any:
+        def report(u: Array) -> tuple[Array, Array]:
+            values = jnp.stack([jnp.asarray(v, float) for v in model.report(coordinates.theta(u, fixed)).values()])
+            return values, values
+
+        slope, values = jax.jacfwd(report, has_aux=True)(u)
+        theta = coordinates.theta(u, fixed)
+        root = model.omega(theta)
+        individual = jax.vmap(lambda z, s: model.individual(theta, root @ z, s))(z, subjects)
+        return values, slope, theta, root, individual
+
+    return compiled(finish)
+
+
+class Objective:
+    """-2 log L and its gradient for one model, data set and method. A function of u alone: modes are searched from the
+    same starts at every call."""
+
+    def __init__(self, model: AbstractLatentModel, subjects: Any, size: int, method: AbstractMarginalMethod):
+        self.model, self.method, self.size = model, method, size
+        self.coordinates = Coordinates(model.parameters())
+        self.fixed = self.coordinates.fixed()
+        self.q = len(model.eta_names())
+        self.subjects = subjects
+        self._subjects = jax.device_put(_chunked(subjects, size))
+        self._run = _population(_Structure(model, method))
+        self.starts: tuple[np.ndarray, ...] = (np.zeros((size, self.q)),)
+        self.evaluations = 0
+
+    def contributions(self, u: Float[np.ndarray, "p"]) -> Contributions:
+        """Every subject's contribution at u; where a search fails or several starts are set, the best mode counts."""
+        result = self._from(u, self.starts[0])
+        for start in self.starts[1:]:
+            result = _better(result, self._from(u, start))
+        if not np.all(result.converged):
+            for start in retry_starts(self.size, self.q):
+                result = _better(result, self._from(u, start))
+                if np.all(result.converged):
+                    break
+        return result
+
+    def other_modes(self, u: Float[np.ndarray, "p"], found: Contributions) -> np.ndarray:
+        """Subjects (positions) for which another start finds a better mode than `found`."""
+        best = found
+        for start in retry_starts(self.size, self.q):
+            best = _better(best, self._from(u, start))
+        return np.flatnonzero(best.inner < found.inner - 1e-6)
+
+    def search_widely(self) -> None:
+        """From now on search every subject's mode from all starts."""
+        self.starts = (np.zeros((self.size, self.q)), *retry_starts(self.size, self.q))
+
+    def final(self, u: Float[np.ndarray, "p"], z: Float[np.ndarray, "N q"]) -> Final:
+        """Everything that the model computes once at the end, in one compiled call."""
+        run = _finish(_Structure(self.model, self.method))
+        values = jax.tree.map(np.asarray, run(np.asarray(u), self.fixed, z, self.subjects))
+        names, individual = self._names()
+        report, slope, theta, root, parameters = values
+        return Final(names, report, slope, theta, root, {name: parameters[name] for name in individual})
+
+    def _names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Names of the reported scalars and of the individual parameters, in the model's order (a PyTree would sort them)."""
+        found: list[tuple[str, ...]] = []
+
+        def look(u: Array, subject: Any) -> None:
+            theta = self.coordinates.theta(u, self.fixed)
+            found.append(tuple(self.model.report(theta)))
+            found.append(tuple(self.model.individual(theta, jnp.zeros(self.q), subject)))
+
+        jax.eval_shape(look, np.zeros(self.coordinates.size), jax.tree.map(lambda x: x[0], self.subjects))
+        return found[0], found[1]
+
+    def gaussian_observations(self) -> Float[np.ndarray, "N"]:
+        """Number of normal observations by subject: those whose log(2 pi) NONMEM leaves out."""
+        found: dict[str, bool] = {}
+
+        def look(u: Array, subject: Any) -> None:
+            theta = self.coordinates.theta(u, self.fixed)
+            sites = self.model.observe(theta, jnp.zeros(self.q), subject)
+            found.update({name: is_gaussian(d) for name, d in sites.items()})
+
+        jax.eval_shape(look, np.zeros(self.coordinates.size), jax.tree.map(lambda x: x[0], self.subjects))
+        counts = [np.asarray(self.subjects.mask[name]).sum(axis=1) for name, yes in found.items() if yes]
+        return np.sum(counts, axis=0) if counts else np.zeros(self.size)
+
+    def _from(self, u: np.ndarray, starts: np.ndarray) -> Contributions:
+        self.evaluations += 1
+        result = self._run(np.asarray(u), self.fixed, _chunked(starts, self.size), self._subjects)
+        flat = [np.asarray(x) for x in result]
+        if starts.shape[0] > CHUNK:
+            flat = [x.reshape(-1, *x.shape[2:])[: self.size] for x in flat]
+        return Contributions(*flat)
+
+
+def retry_starts(size: int, q: int) -> list[np.ndarray]:
+    """Fixed other starts for the modes: one and two prior standard deviations to either side of each random effect."""
+    offsets = [sign * length * np.eye(q)[k] for length in (1.0, 2.5) for k in range(q) for sign in (1, -1)]
+    return [np.broadcast_to(offset, (size, q)).copy() for offset in offsets]
+
+
+def _better(a: Contributions, b: Contributions) -> Contributions:
+    """By subject, the converged one, and of two converged ones the lower mode."""
+    finite_a, finite_b = np.isfinite(a.inner) & np.isfinite(a.value), np.isfinite(b.inner) & np.isfinite(b.value)
+    lower = finite_b & (~finite_a | (b.inner < a.inner - 1e-9))
+    take = (b.converged & finite_b & ~a.converged) | (lower & (b.converged | ~a.converged))
+
+    def pick(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.where(take.reshape(-1, *([1] * (x.ndim - 1))), y, x)
+
+    return Contributions(*(pick(x, y) for x, y in zip(a, b, strict=True)))
+
+
+def _chunked(tree: Any, size: int) -> Any:
+    """Arrays (N, ...) as they are, or as (chunks, CHUNK, ...) filled up with the first subject."""
+    if size <= CHUNK:
+        return tree
+    chunks = -(-size // CHUNK)
+
+    def split(x: Any) -> Any:
+        x = np.asarray(x)
+        filled = np.concatenate([x, np.repeat(x[:1], chunks * CHUNK - size, axis=0)])
+        return filled.reshape(chunks, CHUNK, *x.shape[1:])
+
+    return jax.tree.map(split, tree)

@@ -1,0 +1,193 @@
+"""The outer optimizer: BFGS that starts from the cross-product of the subjects' gradients, finished by Newton steps.
+
+The starting metric B = 1/2 sum_i g_i g_i' (Berndt, Hall, Hall and Hausman 1974) makes the first step right in scale and
+direction. Convergence is judged by the predicted gain of one more Newton step with the Hessian itself (finite
+differences of the exact gradient), not by the optimizer's own opinion.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+Vector = Float[np.ndarray, "p"]
+
+
+@dataclass
+class Point:
+    """The objective at u: value, gradient, the subjects' gradients (N, p), and whatever else the evaluation gave."""
+
+    u: Vector
+    value: float
+    gradient: Vector
+    by_subject: Float[np.ndarray, "N p"]
+    extra: Any = None
+
+    @property
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.value) and np.all(np.isfinite(self.gradient)))
+
+
+@dataclass
+class Search:
+    """What the optimizer found."""
+
+    point: Point
+    hessian: Float[np.ndarray, "p p"] | None
+    """R at the point, None where the search was cut short."""
+    decrement: float
+    """Predicted fall of the objective by one more Newton step; NaN where R is not positive definite."""
+    iterations: int
+    stopped: str = ""
+    """Why it ended early; empty if it ended by itself."""
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Control:
+    """Tolerances: `gain` is the predicted fall of the objective below which BFGS stops, `limit` the most iterations."""
+
+    gain: float = 1e-8
+    limit: int = 300
+
+
+def minimize(
+    evaluate: Callable[[Vector], Point],
+    start: Point,
+    large: Vector,
+    report: Callable[[int, Point], None],
+    control: Control = Control(),
+) -> Search:
+    """Minimize from `start`. `large` says per coordinate which change is large (a step never exceeds it).
+
+    Interrupting (Ctrl-C) ends the search with the best point so far.
+    """
+    search = Search(start, None, np.inf, 0)
+    try:
+        for _ in range(4):
+            _bfgs(evaluate, search, large, report, control)
+            if search.stopped or _newton(evaluate, search, large, control):
+                break
+    except KeyboardInterrupt:
+        search.stopped = "interrupted"
+    return search
+
+
+def _bfgs(
+    evaluate: Callable[[Vector], Point], search: Search, large: Vector, report: Callable[[int, Point], None], control: Control
+) -> None:
+    inverse = np.linalg.inv(_metric(search))
+    while True:
+        point = search.point
+        report(search.iterations, point)
+        search.history.append({"iteration": search.iterations, "objective": point.value})
+        step = -inverse @ point.gradient
+        slope = point.gradient @ step
+        if -0.5 * slope < control.gain:
+            return
+        if search.iterations >= control.limit:
+            search.stopped = f"no optimum after {control.limit} iterations"
+            return
+        step *= min(1.0, 1.0 / np.max(np.abs(step) / large))
+        new = _line_search(evaluate, point, step)
+        if new is None:
+            return
+        search.iterations += 1
+        inverse = _update(inverse, new.u - point.u, new.gradient - point.gradient)
+        search.point = new
+
+
+def _metric(search: Search) -> np.ndarray:
+    """A positive definite curvature to start from: the Hessian if known, else the gradients' cross-product."""
+    if search.hessian is not None:
+        values, vectors = np.linalg.eigh(search.hessian)
+        values = np.maximum(np.abs(values), 1e-6 * max(np.max(np.abs(values)), 1e-300))
+        return (vectors * values) @ vectors.T
+    gradients = search.point.by_subject
+    metric = 0.5 * gradients.T @ gradients
+    size = np.maximum(np.diag(metric), 1e-8 * max(float(np.max(np.diag(metric), initial=0.0)), 1e-8))
+    scale = np.sqrt(size)
+    values, vectors = np.linalg.eigh(metric / np.outer(scale, scale))
+    values = np.maximum(values, 1e-3)
+    return scale[:, None] * ((vectors * values) @ vectors.T) * scale
+
+
+def _line_search(evaluate: Callable[[Vector], Point], point: Point, step: Vector) -> Point | None:
+    """A point that lowers the objective enough along `step`: shorter where needed, longer where the slope stays steep."""
+    slope, length, best = point.gradient @ step, 1.0, None
+    for _ in range(30):
+        trial = evaluate(point.u + length * step)
+        good = trial.finite and trial.value <= point.value + 1e-4 * length * slope
+        if good and best is not None and trial.value >= best.value:
+            return best
+        if good:
+            best = trial
+            steep = trial.gradient @ step < 0.7 * slope
+            if not steep or length >= 4.0:
+                return best
+            length *= 2.0
+            continue
+        if best is not None:
+            return best
+        if trial.finite:
+            fitted = -slope * length / (2 * ((trial.value - point.value) / length - slope))
+            length *= float(np.clip(fitted / length, 0.1, 0.5))
+        else:
+            length *= 0.2
+        if length < 1e-8:
+            return None
+    return best
+
+
+def _update(inverse: np.ndarray, s: Vector, y: Vector) -> np.ndarray:
+    """The BFGS update of the inverse Hessian; left as it is where the curvature along s is not positive."""
+    sy = s @ y
+    if sy <= 1e-10 * np.linalg.norm(s) * np.linalg.norm(y):
+        return inverse
+    left = np.eye(len(s)) - np.outer(s, y) / sy
+    return left @ inverse @ left.T + np.outer(s, s) / sy
+
+
+def _newton(evaluate: Callable[[Vector], Point], search: Search, large: Vector, control: Control) -> bool:
+    """Take Newton steps with the true Hessian while they pay; True where the search is finished."""
+    for _ in range(3):
+        point = search.point
+        search.hessian = hessian(evaluate, point, large)
+        values, vectors = np.linalg.eigh(search.hessian)
+        positive = values[0] > 0
+        along = vectors.T @ point.gradient
+        gain = 0.5 * np.sum(along**2 / np.maximum(np.abs(values), 1e-12 * np.max(np.abs(values))))
+        search.decrement = float(gain) if positive else np.nan
+        if gain < 100 * control.gain:
+            return True
+        step = -vectors @ (along / np.maximum(np.abs(values), 1e-8 * np.max(np.abs(values))))
+        step *= min(1.0, 1.0 / np.max(np.abs(step) / large))
+        new = _line_search(evaluate, point, step)
+        if new is None:
+            return True
+        search.iterations += 1
+        search.history.append({"iteration": search.iterations, "objective": new.value})
+        fall = point.value - new.value
+        search.point = new
+        if fall > 1e-3:
+            return False
+    search.hessian = hessian(evaluate, search.point, large)
+    values, vectors = np.linalg.eigh(search.hessian)
+    along = vectors.T @ search.point.gradient
+    search.decrement = float(0.5 * np.sum(along**2 / values)) if values[0] > 0 else np.nan
+    return True
+
+
+def hessian(evaluate: Callable[[Vector], Point], point: Point, large: Vector) -> Float[np.ndarray, "p p"]:
+    """R: central differences of the gradient, with steps of a small part of a standard error in each coordinate."""
+    curvature = 0.5 * np.sum(point.by_subject**2, axis=0)
+    with np.errstate(divide="ignore"):
+        h = np.minimum(3e-3 * np.sqrt(2.0 / curvature), 1e-2 * large)
+    rows = []
+    for k in range(len(point.u)):
+        step = np.zeros_like(point.u)
+        step[k] = h[k]
+        rows.append((evaluate(point.u + step).gradient - evaluate(point.u - step).gradient) / (2 * h[k]))
+    return 0.5 * (np.array(rows).reshape(len(h), len(h)) + np.array(rows).reshape(len(h), len(h)).T)

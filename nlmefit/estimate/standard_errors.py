@@ -1,0 +1,95 @@
+"""Covariance of the estimates: R, S and the sandwich, carried to the natural scale by the delta method.
+
+With F = -2 log L, R = 1/2 d2F/du du' and S = 1/4 sum_i g_i g_i' (g_i the subjects' gradients of F):
+
+    sandwich  R^-1 S R^-1  (White 1982; NONMEM's default),     "R"  R^-1,     "S"  S^-1
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from nlmefit.estimate.method import Covariance
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """The covariance matrix of the named estimates, and how it was made."""
+
+    kind: Covariance
+    covariance: Float[np.ndarray, "k k"]
+    """Of the reported scalars, NaN throughout where it could not be made; 0 in rows of fixed parameters."""
+    unconstrained: Float[np.ndarray, "p p"]
+    """Of the free coordinates (logs of positive parameters and so on)."""
+    condition: float
+    """Largest over smallest eigenvalue of the correlation matrix of the free coordinates."""
+    note: str
+    """What was done where a matrix was not positive definite; empty if nothing."""
+
+
+def covariance(
+    kind: Covariance,
+    hessian: Float[np.ndarray, "p p"] | None,
+    by_subject: Float[np.ndarray, "N p"],
+    slope: Float[np.ndarray, "k p"],
+    names: tuple[str, ...],
+) -> Uncertainty:
+    """The covariance of the reported scalars. `hessian` is d2F/du du' at the estimates, `slope` the Jacobian of the reported
+    scalars in u, `names` those of the coordinates."""
+    unconstrained, note = _unconstrained(kind, hessian, by_subject, names)
+    with np.errstate(invalid="ignore"):
+        natural = slope @ unconstrained @ slope.T if np.all(np.isfinite(unconstrained)) else np.full((len(slope),) * 2, np.nan)
+    return Uncertainty(kind, natural, unconstrained, _condition(unconstrained), note)
+
+
+def _unconstrained(
+    kind: Covariance, hessian: np.ndarray | None, by_subject: np.ndarray, names: tuple[str, ...]
+) -> tuple[np.ndarray, str]:
+    p = by_subject.shape[1]
+    nothing = np.full((p, p), np.nan)
+    if kind == "none" or p == 0:
+        return nothing, ""
+    S = 0.25 * by_subject.T @ by_subject
+    if kind == "S":
+        if not _positive(S):
+            return nothing, "S is singular (too few subjects, or parameters without effect): no standard errors."
+        return np.linalg.inv(S), ""
+    if hessian is None:
+        return nothing, "the search ended before R was known: no standard errors."
+    R = 0.5 * hessian
+    if _positive(R):
+        inverse = np.linalg.inv(R)
+        return (inverse if kind == "R" else inverse @ S @ inverse), ""
+    blame = f"R is not positive definite ({_culprits(R, names)})"
+    if _positive(S):
+        return np.linalg.inv(S), f"{blame}: standard errors are from S instead."
+    return nothing, f"{blame} and S is singular: no standard errors."
+
+
+def _positive(matrix: np.ndarray) -> bool:
+    """Positive definite beyond rounding, judged on the correlation scale."""
+    size = np.diag(matrix)
+    if not np.all(np.isfinite(matrix)) or np.any(size <= 0):
+        return False
+    scale = np.sqrt(size)
+    return bool(np.linalg.eigvalsh(matrix / np.outer(scale, scale))[0] > 1e-10)
+
+
+def _culprits(matrix: np.ndarray, names: tuple[str, ...]) -> str:
+    """The coordinates that make up the direction of least curvature."""
+    if not np.all(np.isfinite(matrix)):
+        return "it is not finite"
+    _, vectors = np.linalg.eigh(matrix)
+    weight = np.abs(vectors[:, 0])
+    chosen = [names[k] for k in np.argsort(-weight) if weight[k] > 0.3][:3]
+    return "along " + ", ".join(chosen)
+
+
+def _condition(matrix: np.ndarray) -> float:
+    size = np.diag(matrix)
+    if not np.all(np.isfinite(matrix)) or np.any(size <= 0):
+        return np.nan
+    scale = np.sqrt(size)
+    values = np.linalg.eigvalsh(matrix / np.outer(scale, scale))
+    return float(values[-1] / values[0]) if values[0] > 0 else np.inf

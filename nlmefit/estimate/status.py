@@ -1,0 +1,95 @@
+"""Whether to trust a fit: converged, uncertain or failed, and why."""
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+import numpy as np
+
+from nlmefit.estimate.coordinates import Coordinates
+from nlmefit.estimate.optimize import Search
+
+State = Literal["converged", "uncertain", "failed", "evaluated"]
+
+WORTHWHILE = 1e-3
+"""A predicted further fall of the objective that would still matter."""
+COLLAPSED = 1e-3
+"""An omega or residual sd below this is at its bound for all purposes."""
+
+
+@final
+@dataclass(frozen=True)
+class Status:
+    """True only when converged. `reasons` are sentences, most important first."""
+
+    state: State
+    reasons: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.state == "converged"
+
+    def __str__(self) -> str:
+        return self.state + (": " + " ".join(self.reasons) if self.reasons else "")
+
+
+def judge(
+    search: Search,
+    coordinates: Coordinates,
+    theta: dict[str, np.ndarray],
+    failing: tuple[object, ...],
+    multimodal: tuple[object, ...],
+    gradient_norm: float,
+) -> Status:
+    """The status of a search, from evidence only: predicted gain, curvature, bounds, failing subjects."""
+    serious, doubts = [], []
+    if search.stopped:
+        serious.append(f"{search.stopped[0].upper()}{search.stopped[1:]}; these are the best values so far.")
+    if failing:
+        doubts.append(lost(failing))
+    if multimodal:
+        doubts.append(f"{len(multimodal)} subject(s) have a better mode elsewhere: {_names(multimodal)}.")
+    if not search.stopped:
+        if np.isnan(search.decrement):
+            doubts.append("The Hessian is not positive definite: a saddle, or parameters that the data do not determine.")
+        elif search.decrement > WORTHWHILE:
+            doubts.append(f"One more Newton step promises to lower the objective by {search.decrement:.2g}.")
+    doubts += _at_bounds(coordinates, theta)
+    if serious:
+        return Status("failed", tuple(serious + doubts))
+    if doubts:
+        return Status("uncertain", tuple(doubts))
+    return Status("converged", (f"gradient norm {gradient_norm:.1e}, one more Newton step would gain {search.decrement:.1e}.",))
+
+
+def collapsed(coordinates: Coordinates, u: np.ndarray) -> np.ndarray:
+    """Which coordinates (p,) are omegas that have gone to 0."""
+    omega = np.array([name.startswith("omega_") for name in coordinates.names], bool)
+    return omega & coordinates.positive & (u < np.log(COLLAPSED))
+
+
+def lost(subjects: tuple[object, ...]) -> str:
+    """Which subjects' modes were not found."""
+    return f"The random effects of {len(subjects)} subject(s) were not found: {_names(subjects)}."
+
+
+def _at_bounds(coordinates: Coordinates, theta: dict[str, np.ndarray]) -> list[str]:
+    result = []
+    for parameter in coordinates.free:
+        value = np.asarray(theta[parameter.name])
+        if value.ndim:
+            diagonal = np.diagonal(value) if value.ndim == 2 and parameter.name.startswith("corr_") else np.ones(1)
+            if np.any(diagonal < 0.02):
+                result.append(f"The correlations {parameter.name} have reached +-1.")
+            continue
+        lower, upper = getattr(parameter.support, "lower_bound", None), getattr(parameter.support, "upper_bound", None)
+        if parameter.name.startswith("omega_") and value < COLLAPSED:
+            result.append(f"{parameter.name} has collapsed to 0 ({value:.1e}): leave that random effect out.")
+        elif lower is not None and upper is not None and min(value - lower, upper - value) < 1e-4 * (upper - lower):
+            result.append(f"{parameter.name} is at a bound ({value:.6g}).")
+        elif lower is not None and upper is None and value - lower < 1e-6 * max(1.0, abs(float(parameter.start))):
+            result.append(f"{parameter.name} is at its lower bound ({value:.6g}).")
+    return result
+
+
+def _names(subjects: tuple[object, ...]) -> str:
+    shown = ", ".join(map(str, subjects[:8]))
+    return shown + (", ..." if len(subjects) > 8 else "")

@@ -1,0 +1,121 @@
+"""The seam between models and methods.
+
+    y_i | eta_i ~ p(y_i | theta, eta_i),    eta_i ~ N(0, Omega(theta)),    i = 1..N independent
+
+Every method in `estimate/` sees a model only through this class; a PK model and a PPCA differ in `observe`.
+"""
+
+import abc
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+from numpyro.distributions import Distribution, constraints
+
+from nlmefit.typing import Theta
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A population parameter of a latent model: an array with its support, start and prior."""
+
+    name: str
+    support: constraints.Constraint
+    start: np.ndarray
+    prior: Distribution
+    """Proper; used by Bayesian methods, never by maximum likelihood."""
+    declared_prior: bool = False
+    """Whether the modeller wrote the prior (methods that ignore priors refuse such a model)."""
+    fixed: bool = False
+    unit: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.start.shape
+
+
+class Subject(Protocol):
+    """What the engine reads of one subject: a PyTree with the observed values per site, padded, and their masks."""
+
+    observed: dict[str, Float[Array, "n"]]
+    mask: dict[str, Bool[Array, "n"]]
+
+
+class Dataset(Protocol):
+    """All subjects: a batched `Subject` (leading axis N), their labels, and the number of observations."""
+
+    subjects: Any
+    ids: np.ndarray
+
+    @property
+    def observations(self) -> np.ndarray:
+        """Number of observations by subject (N,)."""
+
+
+class Rows(eqx.Module):
+    """Subjects that are rows of a matrix, fully observed, at one site."""
+
+    observed: dict[str, Any]
+    mask: dict[str, Any]
+
+    @classmethod
+    def of(cls, site: str, matrix: Any) -> "Rows":
+        matrix = np.asarray(matrix, float)
+        return cls({site: matrix}, {site: np.ones(matrix.shape, bool)})
+
+
+class AbstractLatentModel(eqx.Module):
+    """y_i | eta_i ~ p(y_i | theta, eta_i),  eta_i ~ N(0, Omega(theta))."""
+
+    @abc.abstractmethod
+    def parameters(self) -> dict[str, Parameter]:
+        """The population parameters by name."""
+
+    @abc.abstractmethod
+    def omega(self, theta: Theta) -> Float[Array, "q q"]:
+        """Lower Cholesky factor of Omega."""
+
+    @abc.abstractmethod
+    def observe(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Distribution]:
+        """Distribution of every observed site, batch shape (n,)."""
+
+    @abc.abstractmethod
+    def eta_names(self) -> tuple[str, ...]:
+        """Names of the q random effects."""
+
+    @abc.abstractmethod
+    def structure(self) -> Hashable:
+        """What the compiled program depends on: equal for models that differ in values only."""
+
+    @abc.abstractmethod
+    def report(self, theta: Theta) -> dict[str, Array]:
+        """theta as named scalars, for tables; smooth in theta (the delta method differentiates it)."""
+
+    @abc.abstractmethod
+    def individual(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Array]:
+        """One subject's individual parameters by name; empty where the model has none."""
+
+    @abc.abstractmethod
+    def at(self, theta: Mapping[str, np.ndarray]) -> Any:
+        """The model (as the modeller knows it) at these values of its parameters."""
+
+    @abc.abstractmethod
+    def conventions(self) -> dict[str, str]:
+        """How this model reads its data, in words, for the head of a printed fit."""
+
+
+def scalars(theta: Theta) -> dict[str, Array]:
+    """The default report: scalars by name, array elements as `W[0,1]`."""
+    result = {}
+    for name, value in theta.items():
+        value = jnp.asarray(value)
+        if value.ndim == 0:
+            result[name] = value
+        else:
+            for index in np.ndindex(value.shape):
+                result[f"{name}[{','.join(map(str, index))}]"] = value[index]
+    return result

@@ -1,0 +1,223 @@
+"""A declared Model and its closed-form solver as a latent model."""
+
+from collections.abc import Hashable, Mapping
+from itertools import combinations
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro import distributions as dist
+from numpyro.distributions import Distribution, constraints
+
+from nlmefit.declare.model import AbstractModel
+from nlmefit.declare.population import PopulationParameter, correlation_matrix
+from nlmefit.errors import DataError
+from nlmefit.latent import AbstractLatentModel, Parameter
+from nlmefit.solve import superposition
+from nlmefit.typing import Theta
+
+
+class PopulationModel(AbstractLatentModel):
+    """A declared model as a latent model: individual parameters, amounts, predictions, residual distributions."""
+
+    model: AbstractModel = eqx.field(static=True)
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Scalars by name; each block of correlated etas is one Cholesky factor of its correlation matrix."""
+        population = self.model.population()
+        result = {p.name: _parameter(p) for p in population.values() if p.kind != "correlation"}
+        for block in self.model.specification.blocks:
+            result[_block_name(block)] = _block(block, population)
+        return result
+
+    def eta_names(self) -> tuple[str, ...]:
+        return self.model.specification.etas
+
+    def structure(self) -> Hashable:
+        return self.model.structure()
+
+    def omega(self, theta: Theta) -> Float[Array, "q q"]:
+        """Omega = diag(sd) R diag(sd): the Cholesky factor is diag(sd) times R's."""
+        names = self.eta_names()
+        if not names:
+            return jnp.zeros((0, 0))
+        root = jnp.eye(len(names))
+        for block in self.model.specification.blocks:
+            place = np.array(sorted(names.index(name) for name in block))
+            root = root.at[np.ix_(place, place)].set(theta[_block_name(block)])
+        return jnp.stack([theta[f"omega_{name}"] for name in names])[:, None] * root
+
+    def observe(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Distribution]:
+        predicted = self.predict(theta, eta, subject, self.model.amounts_read)[0]
+        return {
+            name: value if isinstance(value, Distribution) else self._residual(theta, name, value, subject)
+            for name, value in predicted.items()
+        }
+
+    def predict(
+        self, theta: Theta, eta: Float[Array, "q"], subject: Any, wanted: tuple[str, ...]
+    ) -> tuple[dict[str, Any], dict[str, Float[Array, "n"]]]:
+        """Predictions by endpoint and amounts by compartment (those wanted), at the subject's rows."""
+        spec = self.model.specification
+        effects = dict(zip(self.eta_names(), eta, strict=True))
+        at_start = self.model.parameters_of(theta, effects, subject.covariates)
+        amounts: dict[str, Any] = {}
+        if spec.dynamics is not None:
+            dosing = self.model.dosing_of({**subject.covariates, **at_start})
+            amounts = superposition.amounts(spec.dynamics, at_start, dosing, subject, wanted)
+        x = {**subject.covariates, **subject.varying}
+        p = self.model.parameters_of(theta, effects, x) if subject.varying else at_start
+        predicted = self.model.predictions(subject.time, amounts, {**x, **p})
+        shape = subject.time.shape
+        rows = {
+            name: value.expand(shape)
+            if isinstance(value, Distribution) and value.batch_shape != shape
+            else value
+            if isinstance(value, Distribution)
+            else jnp.broadcast_to(value, shape)
+            for name, value in predicted.items()
+        }
+        return rows, amounts
+
+    def report(self, theta: Theta) -> dict[str, Array]:
+        result = {}
+        for name, parameter in self.model.population().items():
+            if parameter.kind != "correlation":
+                result[name] = theta[name]
+                continue
+            for block in self.model.specification.blocks:
+                root = theta[_block_name(block)]
+                correlation = root @ root.T
+                for (i, a), (j, b) in combinations(enumerate(block), 2):
+                    if name == f"corr_{a}_{b}":
+                        result[name] = correlation[i, j]
+        return result
+
+    def individual(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Array]:
+        effects = dict(zip(self.eta_names(), eta, strict=True))
+        return {n: jnp.asarray(v, float) for n, v in self.model.parameters_of(theta, effects, subject.covariates).items()}
+
+    def at(self, theta: Mapping[str, np.ndarray]) -> AbstractModel:
+        population = self.model.population()
+        values = self.report({name: np.asarray(value) for name, value in theta.items()})
+        return self.model.at({name: float(v) for name, v in values.items() if not population[name].fixed})
+
+    def conventions(self) -> dict[str, str]:
+        dynamics = self.model.specification.dynamics
+        lines = {"records": "at equal times the file's order decides"}
+        if dynamics is not None:
+            lines["amounts"] = "closed form, individual parameters constant in time"
+        return lines
+
+    def _residual(self, theta: Theta, name: str, f: Any, subject: Any) -> Distribution:
+        """Normal(f, sd(f)); rows of other endpoints get a harmless prediction, so that their gradients stay finite."""
+        residual = self.model.specification.residuals[name]
+        safe = jnp.where(subject.mask[name], f, 1.0)
+        values = {part: theta[f"{name}_{part}"] for part in residual.parameters()}
+        return dist.Normal(safe, jnp.sqrt(residual.variance(safe, values)))
+
+
+def check_constant_dynamics(model: AbstractModel, subjects: Any) -> None:
+    """DataError when a covariate that changes in time enters the parameters of a closed-form model."""
+    spec = model.specification
+    if spec.dynamics is None or not subjects.varying:
+        return
+    theta = {name: p.value for name, p in model.population().items()}
+    dependent = _dependent(model, theta, tuple(subjects.varying))
+    needed = {*spec.dynamics.parameters}
+    for column, parameters in dependent.items():
+        hit = sorted(parameters & needed)
+        if hit:
+            varying = np.asarray(subjects.varying[column])
+            who = int(np.flatnonzero((varying != varying[:, :1]).any(axis=1)).min(initial=0))
+            raise DataError(
+                f"covariate {column} changes in time (first in subject number {who + 1}) and enters {', '.join(hit)}, which the "
+                f"closed form of {type(spec.dynamics).__name__} holds constant. Use one value per subject, for example "
+                f"df.groupby('ID')['{column}'].transform('first')."
+            )
+
+
+def _dependent(model: AbstractModel, theta: Mapping[str, float], columns: tuple[str, ...]) -> dict[str, set[str]]:
+    """Which individual parameters depend on each covariate, read off the traced computation."""
+
+    def parameters(x: dict[str, Any]) -> dict[str, Any]:
+        others = {name: 1.0 for name in model.covariates if name not in x}
+        p = model.parameters_of(theta, dict.fromkeys(model.specification.etas, 0.0), {**others, **x})
+        return {name: jnp.asarray(value) for name, value in p.items()}
+
+    names = sorted(parameters(dict.fromkeys(columns, 1.0)))
+    result = {}
+    for column in columns:
+        jaxpr = jax.make_jaxpr(lambda v, c=column: [parameters({**dict.fromkeys(columns, 1.0), c: v})[n] for n in names])(1.0)
+        result[column] = {n for n, used in zip(names, _reached(jaxpr.jaxpr), strict=True) if used}
+    return result
+
+
+def _reached(jaxpr: Any) -> list[bool]:
+    """Which outputs depend on the inputs; an equation passes dependence from any input to all its outputs."""
+    tainted = {id(v) for v in jaxpr.invars}
+    for equation in jaxpr.eqns:
+        if any(id(v) in tainted for v in equation.invars):
+            tainted |= {id(v) for v in equation.outvars}
+    return [id(v) in tainted for v in jaxpr.outvars]
+
+
+def _block_name(block: tuple[str, ...]) -> str:
+    return "corr_" + "_".join(block)
+
+
+def _parameter(p: PopulationParameter) -> Parameter:
+    support = _support(p)
+    return Parameter(
+        p.name,
+        support,
+        np.asarray(p.value),
+        p.prior if p.prior is not None else default_prior(p),
+        p.prior is not None,
+        p.fixed,
+        p.unit,
+    )
+
+
+def _support(p: PopulationParameter) -> constraints.Constraint:
+    if np.isfinite(p.lower) and np.isfinite(p.upper):
+        return constraints.interval(p.lower, p.upper)
+    if np.isfinite(p.lower):
+        return constraints.positive if p.lower == 0 else constraints.greater_than(p.lower)
+    if np.isfinite(p.upper):
+        return constraints.less_than(p.upper)
+    return constraints.real
+
+
+def default_prior(p: PopulationParameter) -> Distribution:
+    """The weakly informative prior of a parameter that declares none.
+
+    Positive typical values: log-normal around the start, sd 1.5 on the log scale; bounded ones: uniform; others: normal
+    around the start, sd 10 max(1, |start|); coefficients: N(start, 2^2); omega and residual sds: half-normal, scale
+    max(1, 2 start) and 3 start.
+    """
+    if p.kind == "omega":
+        return dist.HalfNormal(max(1.0, 2 * p.value))
+    if p.kind == "residual":
+        return dist.HalfNormal(3 * p.value if p.value > 0 else 1.0)
+    if p.kind == "coefficient":
+        return dist.Normal(p.value, 2.0)
+    if np.isfinite(p.lower) and np.isfinite(p.upper):
+        return dist.Uniform(p.lower, p.upper)
+    if np.isfinite(p.lower):
+        shifted = dist.LogNormal(np.log(max(p.value - p.lower, 1e-12)), 1.5)
+        if p.lower == 0:
+            return shifted
+        return dist.TransformedDistribution(shifted, dist.transforms.AffineTransform(p.lower, 1.0, constraints.positive))
+    if np.isfinite(p.upper):
+        shifted = dist.LogNormal(np.log(max(p.upper - p.value, 1e-12)), 1.5)
+        return dist.TransformedDistribution(shifted, dist.transforms.AffineTransform(p.upper, -1.0, constraints.positive))
+    return dist.Normal(p.value, 10 * max(1.0, abs(p.value)))
+
+
+def _block(block: tuple[str, ...], population: Mapping[str, PopulationParameter]) -> Parameter:
+    root = np.linalg.cholesky(correlation_matrix(block, {name: p.value for name, p in population.items()}))
+    return Parameter(_block_name(block), constraints.corr_cholesky, root, dist.LKJCholesky(len(block), 2.0))

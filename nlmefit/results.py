@@ -1,0 +1,193 @@
+"""What a fit returns: estimates, standard errors, random effects, objective, status, and how it came about."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nlmefit.errors import NlmefitError
+from nlmefit.estimate.standard_errors import Uncertainty
+from nlmefit.estimate.status import Status
+from nlmefit.latent import AbstractLatentModel
+
+NORMAL_95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted (or evaluated) model. Everything is named as in the model.
+
+    `ofv` is NONMEM's objective: -2 log L without n log(2 pi) of normal observations. `log_likelihood` is log p(y | theta) as
+    the method approximates it.
+    """
+
+    model: Any
+    """The model at the estimates."""
+    method: Any
+    status: Status
+    log_likelihood: float
+    ofv: float
+    estimates: pd.Series
+    units: Mapping[str, str]
+    fixed: tuple[str, ...]
+    uncertainty: Uncertainty | None
+    contributions: pd.DataFrame
+    """By subject: ofv, log_likelihood, observations, converged, iterations."""
+    eta: pd.DataFrame
+    """Empirical-Bayes estimates of the random effects (modes), by subject."""
+    eta_covariance: np.ndarray
+    """Posterior covariance of eta by subject (N, q, q), from the inner Hessian."""
+    individual: pd.DataFrame
+    """Individual parameters at the modes, by subject (at the first record's covariates)."""
+    omega: pd.DataFrame
+    """Omega as a covariance matrix."""
+    history: pd.DataFrame
+    conventions: Mapping[str, str]
+    seconds: Mapping[str, float]
+    findings: tuple[Any, ...] = ()
+    latent: AbstractLatentModel | None = field(default=None, repr=False)
+    data: Any = field(default=None, repr=False)
+
+    @property
+    def covariance(self) -> pd.DataFrame:
+        """Covariance matrix of the estimates, natural scale (NaN where it was not asked for or could not be made)."""
+        names = list(self.estimates.index)
+        matrix = np.full((len(names),) * 2, np.nan) if self.uncertainty is None else self.uncertainty.covariance
+        return pd.DataFrame(matrix, names, names)
+
+    @property
+    def correlation(self) -> pd.DataFrame:
+        """Correlation matrix of the estimates that are not fixed."""
+        free = [name for name in self.estimates.index if name not in self.fixed]
+        matrix = self.covariance.loc[free, free]
+        scale = np.sqrt(np.diag(matrix))
+        return matrix / np.outer(scale, scale)
+
+    @property
+    def standard_errors(self) -> pd.Series:
+        """Standard errors by name, natural scale; NaN for fixed parameters."""
+        with np.errstate(invalid="ignore"):
+            se = pd.Series(np.sqrt(np.diag(self.covariance)), self.estimates.index, name="se")
+        se[list(self.fixed)] = np.nan
+        return se
+
+    def summary(self) -> pd.DataFrame:
+        """Estimate, unit, se, relative se (%), 95 % interval and shrinkage by parameter.
+
+        The interval is Wald's, on the log scale for positive parameters and the natural one for others.
+        """
+        units = [self.units.get(str(name), "") for name in self.estimates.index]
+        table = pd.DataFrame({"estimate": self.estimates, "unit": units, "se": self.standard_errors})
+        table["rse"] = 100 * (table["se"] / table["estimate"]).abs()
+        ratio = np.exp(NORMAL_95 * table["se"] / table["estimate"])
+        positive = table["estimate"].gt(0) & np.array([self._positive(str(name)) for name in table.index], bool)
+        half = NORMAL_95 * table["se"]
+        table["lower"] = np.where(positive, table["estimate"] / ratio, table["estimate"] - half)
+        table["upper"] = np.where(positive, table["estimate"] * ratio, table["estimate"] + half)
+        table["shrinkage"] = self.shrinkage.rename(lambda name: f"omega_{name}").reindex(table.index)
+        return table
+
+    def _positive(self, name: str) -> bool:
+        kind = getattr(self.model, "population", dict)().get(name)
+        return kind is not None and kind.lower == 0
+
+    @property
+    def shrinkage(self) -> pd.Series:
+        """Eta shrinkage in percent: 100 (1 - sd(eta modes) / omega)."""
+        sd = np.sqrt(np.diag(self.omega))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return pd.Series(100 * (1 - self.eta.std(ddof=0).to_numpy() / sd), self.eta.columns, name="shrinkage")
+
+    def omega_table(self) -> pd.DataFrame:
+        """Random effects: variance, sd, CV % (log-normal: sqrt(exp(variance) - 1)), shrinkage %."""
+        variance = pd.Series(np.diag(self.omega), self.omega.index)
+        spec = getattr(self.model, "specification", None)
+        log_normal = [spec is not None and type(spec.individuals[n]).__name__ == "LogNormal" for n in variance.index]
+        cv = np.where(log_normal, 100 * np.sqrt(np.expm1(variance)), np.nan)
+        return pd.DataFrame({"variance": variance, "sd": np.sqrt(variance), "cv": cv, "shrinkage": self.shrinkage})
+
+    @property
+    def observations(self) -> int:
+        """Number of observations."""
+        return int(self.contributions["observations"].sum())
+
+    @property
+    def aic(self) -> float:
+        """-2 log L + 2 (number of estimated parameters)."""
+        return -2 * self.log_likelihood + 2 * self._free
+
+    @property
+    def bic(self) -> float:
+        """-2 log L + log(number of observations) (number of estimated parameters)."""
+        return -2 * self.log_likelihood + np.log(self.observations) * self._free
+
+    @property
+    def _free(self) -> int:
+        return len(self.estimates) - len(self.fixed)
+
+    def __str__(self) -> str:
+        return "\n".join([*self._header(), "", *self._parameters(), "", *self._random_effects(), *self._footer()])
+
+    __repr__ = __str__
+
+    def _header(self) -> list[str]:
+        name = type(self.model).__name__
+        lines = [f"{name} by {self.method.name}", f"  status          {self.status}"]
+        lines.append(f"  data            {len(self.contributions)} subjects, {self.observations} observations")
+        lines.append(
+            f"  OFV             {self.ofv:.6f}   (-2 log L without n log 2pi; log L {self.log_likelihood:.6f}, "
+            f"AIC {self.aic:.3f}, BIC {self.bic:.3f})"
+        )
+        lines += [f"  {key:15s} {value}" for key, value in self.conventions.items()]
+        return lines
+
+    def _parameters(self) -> list[str]:
+        table = self.summary()
+        width = max(map(len, table.index), default=9)
+        unit = max([4, *map(len, table["unit"])])
+        lines = [f"  {'parameter':{max(width, 9)}s} {'unit':{unit}s} {'estimate':>11s} {'se':>11s} {'rse %':>7s}   95 % interval"]
+        for name, row in table.iterrows():
+            head = f"  {name:{max(width, 9)}s} {row['unit']:{unit}s} {row['estimate']:>11.5g} "
+            if name in self.fixed:
+                lines.append(head + f"{'fixed':>11s}")
+            elif np.isfinite(row["se"]):
+                rse = f"{row['rse']:.1f}" if np.isfinite(row["rse"]) else "-"
+                lines.append(head + f"{row['se']:>11.4g} {rse:>7s}   {row['lower']:.5g} to {row['upper']:.5g}")
+            else:
+                lines.append(head + f"{'-':>11s}")
+        return lines
+
+    def _random_effects(self) -> list[str]:
+        if self.eta.shape[1] == 0:
+            return []
+        table = self.omega_table()
+        width = max(9, *map(len, table.index))
+        lines = [f"  {'eta':{width}s} {'variance':>11s} {'sd':>9s} {'CV %':>7s} {'shrinkage %':>12s}"]
+        for name, row in table.iterrows():
+            cv = f"{row['cv']:.1f}" if np.isfinite(row["cv"]) else "-"
+            lines.append(f"  {name:{width}s} {row['variance']:>11.5g} {row['sd']:>9.4g} {cv:>7s} {row['shrinkage']:>12.1f}")
+        return [*lines, ""]
+
+    def _footer(self) -> list[str]:
+        lines = []
+        if self.uncertainty is not None and self.uncertainty.kind != "none":
+            how = {"sandwich": "R^-1 S R^-1", "R": "R^-1", "S": "S^-1"}[self.uncertainty.kind]
+            lines.append(f"  standard errors from {how}; condition number {self.uncertainty.condition:.3g}")
+            if self.uncertainty.note:
+                lines.append(f"  note: {self.uncertainty.note}")
+        lines += [f"  data: {finding}" for finding in self.findings]
+        spent = ", ".join(f"{key} {value:.2f}" for key, value in self.seconds.items())
+        return [*lines, f"  seconds: {spent}"]
+
+    def parameters_at(self) -> dict[str, float]:
+        """The estimates as a plain dictionary, for `model.at(...)`."""
+        return {str(name): float(value) for name, value in self.estimates.items()}
+
+    def subject(self, label: Any) -> pd.Series:
+        """One subject's contribution and random effects. Raises NlmefitError where there is no such subject."""
+        if label not in self.contributions.index:
+            first = ", ".join(map(str, self.contributions.index[:5]))
+            raise NlmefitError(f"there is no subject {label!r}; the first are {first}.")
+        return pd.concat([self.contributions.loc[label], self.eta.loc[label]])

@@ -1,0 +1,224 @@
+"""Example models on shipped or simulated data, for the tests that hold on every model."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from numpyro import distributions as dist
+
+import nlmefit as nm
+
+DATASETS = Path(__file__).parents[1] / "datasets"
+
+
+class Theophylline(nm.Model):
+    """One compartment, first-order absorption, additive error."""
+
+    ka = nm.LogNormal(1.5, iiv=0.6, unit="1/h")
+    CL = nm.LogNormal(2.8, iiv=0.3, unit="L/h")
+    V = nm.LogNormal(32.0, iiv=0.15, unit="L")
+    dynamics = nm.OneCompartment(absorption="first-order")
+
+    def observe(self, t, A, p):
+        return {"conc": A.central / p.V}
+
+    conc = nm.Additive(0.7, unit="mg/L")
+
+
+class TheophyllineZeroOrder(nm.Model):
+    """Zero-order absorption with a lag, correlated CL and V, combined error.
+
+    Tk0 has no random effect: the density has a kink in it wherever the input ends at an observation time."""
+
+    Tk0 = nm.Theta(1.8, lower=0, unit="h")
+    tlag = nm.Theta(0.1, lower=0, upper=0.24, unit="h")
+    CL = nm.LogNormal(2.8, iiv=0.3, unit="L/h")
+    V = nm.LogNormal(32.0, iiv=0.15, unit="L")
+    omega = nm.Blocks("CL V")
+    dynamics = nm.OneCompartment(absorption="zero-order")
+
+    def dosing(self, p):
+        return {"central": nm.Dosing(lag=p.tlag)}
+
+    def observe(self, t, A, p):
+        return {"conc": A.central / p.V}
+
+    conc = nm.Proportional(0.1) + nm.Additive(0.5)
+
+
+class Indomethacin(nm.Model):
+    """Two compartments, bolus, proportional error."""
+
+    CL = nm.LogNormal(8.0, iiv=0.2, unit="L/h")
+    V1 = nm.LogNormal(8.0, iiv=0.3, unit="L")
+    Q = nm.LogNormal(7.0, iiv=0.3, unit="L/h")
+    V2 = nm.LogNormal(18.0, iiv=0.3, unit="L")
+    dynamics = nm.TwoCompartment()
+
+    def observe(self, t, A, p):
+        return {"conc": A.central / p.V1}
+
+    conc = nm.Proportional(0.15)
+
+
+class Phenobarbital(nm.Model):
+    """One compartment, many doses, weight and a step in the Apgar score by `individual`."""
+
+    CL = nm.LogNormal(0.005, iiv=0.2)
+    V = nm.LogNormal(1.0, iiv=0.2)
+    apgar = nm.Theta(0.1)
+    dynamics = nm.OneCompartment()
+
+    def individual(self, theta, eta, x):
+        return {
+            "CL": theta.CL * x.WT * jnp.exp(eta.CL),
+            "V": theta.V * x.WT * (1 + theta.apgar * (x.APGAR < 5)) * jnp.exp(eta.V),
+        }
+
+    def observe(self, t, A, p):
+        return {"conc": A.central / p.V}
+
+    conc = nm.Proportional(0.12)
+
+
+class PhenobarbitalCovariates(nm.Model):
+    """The same with declared covariate effects of every kind and a full block."""
+
+    CL = nm.LogNormal(0.007, iiv=0.2, covariates=[nm.Power("WT", reference=1.5, exponent=0.9)])
+    V = nm.LogNormal(
+        1.4,
+        iiv=0.2,
+        covariates=[nm.Power("WT", reference=1.5, exponent=1, fixed=True), nm.Linear("APGAR", reference=7, value=-0.02)],
+    )
+    omega = nm.Blocks("CL V")
+    dynamics = nm.OneCompartment()
+
+    def observe(self, t, A, p):
+        return {"conc": A.central / p.V}
+
+    conc = nm.CombinedSD(nm.Fixed(0.5), 0.1)
+
+
+class Remifentanil(nm.Model):
+    """Three compartments, infusion, power error."""
+
+    CL = nm.LogNormal(2.5, iiv=0.2)
+    V1 = nm.LogNormal(5.0, iiv=0.3)
+    Q2 = nm.LogNormal(2.0, iiv=0.3)
+    V2 = nm.LogNormal(9.0)
+    Q3 = nm.LogNormal(0.1)
+    V3 = nm.LogNormal(5.0)
+    dynamics = nm.ThreeCompartment()
+
+    def observe(self, t, A, p):
+        return {"conc": A.central / p.V1}
+
+    conc = nm.PowerError(0.2, exponent=nm.Fixed(0.9))
+
+
+class Fraction(nm.Model):
+    """A bounded individual parameter: f = 10 (1 - Emax t / (t + 2)), Emax logit-normal, base normal."""
+
+    Emax = nm.LogitNormal(0.7, iiv=0.8)
+    base = nm.Normal(10.0, iiv=1.5)
+
+    def observe(self, t, A, p):
+        return {"y": p.base * (1 - p.Emax * t / (t + 2))}
+
+    y = nm.Additive(0.5)
+
+
+class Counts(nm.Model):
+    """Poisson counts with a dose covariate: the density itself, no residual model."""
+
+    rate = nm.LogNormal(3.0, iiv=0.5)
+    ed50 = nm.Theta(0.5, lower=0)
+
+    def observe(self, t, A, p):
+        return {"count": dist.Poisson(p.rate * (1 - p.DOSE / (p.DOSE + p.ed50)) + 0.0 * t)}
+
+
+class PKPD(nm.Model):
+    """Two endpoints: concentration, and a direct effect with proportional error."""
+
+    CL = nm.LogNormal(4.0, iiv=0.3)
+    V = nm.LogNormal(70.0, iiv=0.3)
+    ka = nm.LogNormal(1.0, iiv=0.3)
+    E0 = nm.LogNormal(20.0, iiv=0.2)
+    EC50 = nm.Theta(0.5, lower=0)
+    dynamics = nm.OneCompartment(absorption="first-order")
+
+    def observe(self, t, A, p):
+        conc = A.central / p.V
+        return {"cp": conc, "effect": p.E0 * (1 - conc / (p.EC50 + conc))}
+
+    cp = nm.Proportional(0.2)
+    effect = nm.Additive(1.0)
+
+
+@dataclass(frozen=True)
+class Example:
+    name: str
+    model: nm.Model
+    data: pd.DataFrame
+    gaussian: bool = True
+
+
+def _shipped(name: str, subjects: int | None = None) -> pd.DataFrame:
+    data = pd.read_csv(DATASETS / f"{name}.csv")
+    return data if subjects is None else data[data["ID"].isin(data["ID"].unique()[:subjects])]
+
+
+def _fraction() -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    rows = []
+    for i in range(15):
+        emax, base = 1 / (1 + np.exp(-(0.8 + 0.8 * rng.normal()))), 10 + 1.5 * rng.normal()
+        for t in (0.5, 1.0, 2.0, 4.0, 8.0):
+            rows.append((i + 1, t, base * (1 - emax * t / (t + 2)) + 0.5 * rng.normal()))
+    return pd.DataFrame(rows, columns=["ID", "TIME", "DV"])
+
+
+def _counts() -> pd.DataFrame:
+    rng = np.random.default_rng(6)
+    rows = []
+    for i in range(12):
+        rate = 3 * np.exp(0.5 * rng.normal())
+        for t in range(6):
+            dose = float(t // 2)
+            rows.append((i + 1, t, rng.poisson(rate * (1 - dose / (dose + 0.5))), dose))
+    return pd.DataFrame(rows, columns=["ID", "TIME", "DV", "DOSE"])
+
+
+def _pkpd() -> pd.DataFrame:
+    rng = np.random.default_rng(7)
+    rows = []
+    for i in range(10):
+        CL, V, ka, E0 = np.array([4.0, 70.0, 1.0, 20.0]) * np.exp([0.3, 0.3, 0.3, 0.2] * rng.normal(size=4))
+        k = CL / V
+        rows.append((i + 1, 0.0, np.nan, 100.0, 1, 1))
+        for t in (0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 24.0):
+            conc = 100 * ka / V / (ka - k) * (np.exp(-k * t) - np.exp(-ka * t))
+            rows.append((i + 1, t, conc * (1 + 0.2 * rng.normal()), 0.0, 0, 1))
+            rows.append((i + 1, t, E0 * (1 - conc / (0.5 + conc)) + rng.normal(), 0.0, 0, 2))
+    return pd.DataFrame(rows, columns=["ID", "TIME", "DV", "AMT", "EVID", "DVID"])
+
+
+@cache
+def examples() -> dict[str, Example]:
+    """All examples by name."""
+    found = [
+        Example("theophylline", Theophylline(), _shipped("theophylline")),
+        Example("zero-order", TheophyllineZeroOrder(), _shipped("theophylline")),
+        Example("indomethacin", Indomethacin(), _shipped("indomethacin")),
+        Example("phenobarbital", Phenobarbital(), _shipped("phenobarbital", 20)),
+        Example("covariates", PhenobarbitalCovariates(), _shipped("phenobarbital", 20)),
+        Example("remifentanil", Remifentanil(), _shipped("remifentanil", 6)),
+        Example("fraction", Fraction(), _fraction()),
+        Example("counts", Counts(), _counts(), gaussian=False),
+        Example("pkpd", PKPD(), _pkpd()),
+    ]
+    return {e.name: e for e in found}
