@@ -119,9 +119,7 @@ def transfer_matrix(design: Design, params: Params) -> np.ndarray:
     return a
 
 
-def advance_linear(
-    a: np.ndarray, state: np.ndarray, rate: np.ndarray, central: int, hours: float
-) -> np.ndarray:
+def advance_linear(a: np.ndarray, state: np.ndarray, rate: np.ndarray, central: int, hours: float) -> np.ndarray:
     """Exact step under a constant infusion: the input rides along as one more, constant, state."""
     subjects, n = state.shape
     augmented = np.zeros((subjects, n + 1, n + 1))

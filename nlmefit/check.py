@@ -8,7 +8,9 @@ from nlmefit.data.checks import findings
 from nlmefit.data.findings import table
 from nlmefit.data.needs import needs_of
 from nlmefit.data.records import read_records
+from nlmefit.data.subjects import Subjects
 from nlmefit.model import Model
+from nlmefit.population import changing_dynamics
 
 
 def check(df: pd.DataFrame, model: Model, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -17,4 +19,7 @@ def check(df: pd.DataFrame, model: Model, columns: Mapping[str, str] | None = No
     E codes are errors, with which `nm.fit` refuses the data; W codes are warnings. Rows count from 0.
     """
     needs = needs_of(model)
-    return table(findings(read_records(df, needs.covariates, columns), needs))
+    found = findings(read_records(df, needs.covariates, columns), needs)
+    if not any(f.severity == "error" for f in found):
+        found = [*changing_dynamics(model, Subjects.from_frame(df, model, columns)), *found]
+    return table(found)

@@ -17,8 +17,11 @@ import nlmefit as nm
 from nlmefit.errors import unknown
 
 METHODS: dict[str, Callable[..., nm.FO | nm.FOCE | nm.Laplace | nm.Quadrature]] = {
-    "focei": partial(nm.FOCE, interaction=True), "foce": nm.FOCE, "fo": nm.FO,
-    "laplace": nm.Laplace, "quadrature": nm.Quadrature,
+    "focei": partial(nm.FOCE, interaction=True),
+    "foce": nm.FOCE,
+    "fo": nm.FO,
+    "laplace": nm.Laplace,
+    "quadrature": nm.Quadrature,
 }
 
 
@@ -44,13 +47,27 @@ def _parser() -> argparse.ArgumentParser:
     for command in (fit, check):
         command.add_argument("model", metavar="MODEL.py[:NAME]", help="Python file with a subclass of nlmefit.Model")
         command.add_argument("data", metavar="DATA.csv", type=Path, help="records in NONMEM's columns, comma-separated")
-        command.add_argument("--columns", nargs="+", action="extend", default=[], type=assignment,
-                             metavar="YOURS=STANDARD", help="what your columns mean, such as CONC=DV")
+        command.add_argument(
+            "--columns",
+            nargs="+",
+            action="extend",
+            default=[],
+            type=assignment,
+            metavar="YOURS=STANDARD",
+            help="what your columns mean, such as CONC=DV",
+        )
     fit.add_argument("--method", choices=METHODS, default="focei", help="default: %(default)s")
     fit.add_argument("--nodes", type=int, metavar="N", help="quadrature points per random effect")
     fit.add_argument("--covariance", choices=("sandwich", "R", "S", "none"), default="sandwich", help="of the estimates")
-    fit.add_argument("--start", nargs="+", action="extend", default=[], type=number, metavar="NAME=VALUE",
-                     help="other values to start from, such as CL=2.5 omega_CL=0.3")
+    fit.add_argument(
+        "--start",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=number,
+        metavar="NAME=VALUE",
+        help="other values to start from, such as CL=2.5 omega_CL=0.3",
+    )
     fit.add_argument("--out", type=Path, metavar="DIR", help="folder for the tables, made if it does not exist")
     fit.add_argument("--overwrite", action="store_true", help="replace the tables in DIR if it holds files already")
     return parser
@@ -145,5 +162,8 @@ def _models(path: str) -> dict[str, type[nm.Model]]:
         raise nm.ModelError(f"{where}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.pop(0)
-    return {name: value for name, value in vars(module).items()
-            if isinstance(value, type) and issubclass(value, nm.Model) and value.__module__ == module.__name__}
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, nm.Model) and value.__module__ == module.__name__
+    }

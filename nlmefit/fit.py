@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pandas as pd
 
 from nlmefit.data.subjects import Subjects
@@ -52,24 +53,20 @@ def fit(
     latent, dataset = bind(_started(model, start), data)
     _check_method(latent, method, dataset)
     objective = Objective(latent, dataset.subjects, len(dataset.ids), method)
-    first = _point(objective, objective.coordinates.start())
-    _check_start(first, latent, objective, dataset)
-    compiled = time.perf_counter()
-    progress_line = Progress(progress, method.name)
-    search = _search(objective, first, progress_line)
-    progress_line.close()
+    with Progress(progress, method.name) as line:
+        first = _point(objective, objective.coordinates.start())
+        _check_start(first, latent, objective, dataset)
+        compiled = time.perf_counter()
+        search, elsewhere = _search_modes_too(objective, first, line)
+        searched = time.perf_counter()
     found = search.point.extra
-    failing = _labels(dataset, ~found.converged) if method.has_modes else ()
-    elsewhere = objective.other_modes(search.point.u, found) if method.has_modes and not search.stopped else np.zeros(0, int)
-    if len(elsewhere):
-        objective.search_widely()
-        search = _search(objective, _point(objective, search.point.u), progress_line)
-        found = search.point.extra
-        failing, elsewhere = _labels(dataset, ~found.converged), objective.other_modes(search.point.u, found)
-    searched = time.perf_counter()
-    multimodal = tuple(np.asarray(dataset.ids)[elsewhere])
-    theta = objective.final(search.point.u, found.z).theta
-    status = judge(search, objective.coordinates, theta, failing, multimodal, float(np.linalg.norm(search.point.gradient)))
+    status = judge(
+        search,
+        objective.coordinates,
+        objective.final(search.point.u, found.z).theta,
+        failing=_labels(dataset, ~found.converged) if method.has_modes else (),
+        multimodal=_labels(dataset, elsewhere),
+    )
     uncertainty = _uncertainty(objective, search, method)
     seconds = {"prepare and compile": compiled - began, "fit": searched - compiled}
     return _result(objective, dataset, search.point, status, uncertainty, search, seconds, began)
@@ -97,8 +94,8 @@ def bind(model: Any, data: Data) -> tuple[AbstractLatentModel, Any]:
     if isinstance(model, type) and issubclass(model, Model):
         raise ModelError(f"{model.__name__} is a class; pass an instance: {model.__name__}().")
     if isinstance(model, Model):
-        subjects = data if isinstance(data, Subjects) else Subjects.from_frame(data, model)
-        check_constant_dynamics(model, subjects.subjects)
+        subjects = Subjects.of(data, model)
+        check_constant_dynamics(model, subjects)
         return PopulationModel(model), subjects
     if isinstance(model, AbstractLatentModel) and hasattr(model, "bind"):
         return model.bind(data)
@@ -131,6 +128,26 @@ def _point(objective: Objective, u: np.ndarray) -> Point:
     return Point(u, float(np.sum(found.value)), np.sum(found.gradient, axis=0), found.gradient, found)
 
 
+def _search_modes_too(objective: Objective, first: Point, progress: Progress) -> tuple[Search, np.ndarray]:
+    """A search, and which subjects (N,) have a better mode than the one found. Where some have, the search goes on with every
+    subject's mode sought from all starts."""
+    search = _search(objective, first, progress)
+    nobody = np.zeros(objective.size, bool)
+    if search.stopped or not objective.method.has_modes:
+        return search, nobody
+    try:
+        progress.stage("looking for other modes")
+        elsewhere = objective.other_modes(search.point.u, search.point.extra)
+        if elsewhere.any():
+            objective.search_widely()
+            search = _search(objective, _point(objective, search.point.u), progress)
+            elsewhere = objective.other_modes(search.point.u, search.point.extra)
+        return search, elsewhere
+    except KeyboardInterrupt:
+        search.stopped = "interrupted"
+        return search, nobody
+
+
 def _search(objective: Objective, first: Point, progress: Progress) -> Search:
     """Minimize from `first`; where an omega collapses to 0 on the way, once more from there with that omega as it started."""
     search = _descend(objective, first, progress)
@@ -148,7 +165,12 @@ def _descend(objective: Objective, first: Point, progress: Progress) -> Search:
     coordinates = objective.coordinates
     spread = np.sqrt(2.0 / np.maximum(0.5 * np.sum(first.by_subject**2, axis=0), 1e-300))
     large = np.where(coordinates.transformed, 1.0, np.maximum(np.abs(first.u), 10 * np.minimum(spread, 1e3)))
-    return minimize(lambda u: _point(objective, u), first, large, progress)
+
+    def evaluate(u: np.ndarray) -> Point:
+        progress.tick()
+        return _point(objective, u)
+
+    return minimize(evaluate, first, large, progress)
 
 
 def _check_start(point: Point, latent: AbstractLatentModel, objective: Objective, dataset: Any) -> None:
@@ -169,7 +191,8 @@ def _why(latent: AbstractLatentModel, objective: Objective, dataset: Any, positi
     """The rows of one subject whose prediction or variance spoils the likelihood at eta = 0, in words."""
     subject = jax.tree.map(lambda x: x[position], dataset.subjects)
     theta = objective.coordinates.theta(jnp.asarray(objective.coordinates.start()), objective.fixed)
-    sites = latent.observe(theta, jnp.zeros(objective.q), subject)
+    with numpyro.validation_enabled(False):  # a distribution with invalid parameters is what is looked for here
+        sites = latent.observe(theta, jnp.zeros(objective.q), subject)
     for name, distribution in sites.items():
         if not is_gaussian(distribution):
             continue

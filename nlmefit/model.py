@@ -33,6 +33,6 @@ class Model(AbstractModel, abstract=True):
         Sites: every free population parameter by name (with its prior; `population.default_prior` states the defaults),
         `eta_base` (N, q) standard normal, `eta` (N, q) deterministic, and the endpoints. Raises DataError for unusable data.
         """
-        subjects = data if isinstance(data, Subjects) else Subjects.from_frame(data, self)
-        check_constant_dynamics(self, subjects.subjects)
+        subjects = Subjects.of(data, self)
+        check_constant_dynamics(self, subjects)
         return population_program(PopulationModel(self), subjects.subjects, len(subjects))

@@ -12,9 +12,10 @@ from jaxtyping import Array, Float
 from numpyro import distributions as dist
 from numpyro.distributions import Distribution, constraints
 
+from nlmefit.data.findings import Finding, raise_errors
+from nlmefit.data.subjects import Subjects
 from nlmefit.declare.model import AbstractModel
 from nlmefit.declare.population import PopulationParameter, correlation_matrix
-from nlmefit.errors import DataError
 from nlmefit.latent import AbstractLatentModel, Parameter
 from nlmefit.solve import superposition
 from nlmefit.typing import Theta
@@ -46,7 +47,7 @@ class PopulationModel(AbstractLatentModel):
             return jnp.zeros((0, 0))
         root = jnp.eye(len(names))
         for block in self.model.specification.blocks:
-            place = np.array(sorted(names.index(name) for name in block))
+            place = np.array([names.index(name) for name in block])
             root = root.at[np.ix_(place, place)].set(theta[_block_name(block)])
         return jnp.stack([theta[f"omega_{name}"] for name in names])[:, None] * root
 
@@ -117,42 +118,50 @@ class PopulationModel(AbstractLatentModel):
         residual = self.model.specification.residuals[name]
         safe = jnp.where(subject.mask[name], f, 1.0)
         values = {part: theta[f"{name}_{part}"] for part in residual.parameters()}
-        return dist.Normal(safe, jnp.sqrt(residual.variance(safe, values)))
+        return dist.Normal(safe, jnp.sqrt(residual.variance(safe, values)), validate_args=False)
 
 
-def check_constant_dynamics(model: AbstractModel, subjects: Any) -> None:
-    """DataError when a covariate that changes in time enters the parameters of a closed-form model."""
-    spec = model.specification
-    if spec.dynamics is None or not subjects.varying:
-        return
-    theta = {name: p.value for name, p in model.population().items()}
-    dependent = _dependent(model, theta, tuple(subjects.varying))
-    needed = {*spec.dynamics.parameters}
-    for column, parameters in dependent.items():
-        hit = sorted(parameters & needed)
+def check_constant_dynamics(model: AbstractModel, data: Subjects) -> None:
+    """DataError when a covariate that changes in time enters what a closed-form model holds constant."""
+    raise_errors(changing_dynamics(model, data))
+
+
+def changing_dynamics(model: AbstractModel, data: Subjects) -> list[Finding]:
+    """A finding for each covariate that changes in time and enters the dynamics' parameters or the model's dosing."""
+    spec, frame = model.specification, data.records.frame
+    if spec.dynamics is None:
+        return []
+    found = []
+    for column, hit in _dependent(model, spec.dynamics.parameters, tuple(data.subjects.varying)).items():
         if hit:
-            varying = np.asarray(subjects.varying[column])
-            who = int(np.flatnonzero((varying != varying[:, :1]).any(axis=1)).min(initial=0))
-            raise DataError(
-                f"covariate {column} changes in time (first in subject number {who + 1}) and enters {', '.join(hit)}, which the "
-                f"closed form of {type(spec.dynamics).__name__} holds constant. Use one value per subject, for example "
-                f"df.groupby('ID')['{column}'].transform('first')."
+            who = (frame.groupby("ID", sort=False)[column].nunique() > 1).idxmax()
+            what = (
+                f"covariate {column} changes in time (first in subject {who}) and enters {', '.join(hit)}, which the closed form "
+                f"of {type(spec.dynamics).__name__} holds constant."
             )
+            fix = f"Use one value per subject, for example df.groupby('ID')['{column}'].transform('first')."
+            found.append(Finding("E136", what, fix, subject=who))
+    return found
 
 
-def _dependent(model: AbstractModel, theta: Mapping[str, float], columns: tuple[str, ...]) -> dict[str, set[str]]:
-    """Which individual parameters depend on each covariate, read off the traced computation."""
+def _dependent(model: AbstractModel, needed: tuple[str, ...], columns: tuple[str, ...]) -> dict[str, list[str]]:
+    """Which of the needed parameters and properties of doses depend on each covariate, read off the traced computation."""
+    theta = {name: p.value for name, p in model.population().items()}
+    x = dict.fromkeys(model.covariates, 1.0)
 
-    def parameters(x: dict[str, Any]) -> dict[str, Any]:
-        others = {name: 1.0 for name in model.covariates if name not in x}
-        p = model.parameters_of(theta, dict.fromkeys(model.specification.etas, 0.0), {**others, **x})
-        return {name: jnp.asarray(value) for name, value in p.items()}
+    def constants(x: dict[str, Any]) -> dict[str, Any]:
+        p = model.parameters_of(theta, dict.fromkeys(model.specification.etas, 0.0), x)
+        dosing = model.dosing_of({**x, **p})
+        result = {name: p[name] for name in needed}
+        return result | {
+            f"the {field} of doses into {place}": getattr(dosing[place], field) for place, field in sorted(model.dosing_fields)
+        }
 
-    names = sorted(parameters(dict.fromkeys(columns, 1.0)))
+    names = list(constants(x))
     result = {}
     for column in columns:
-        jaxpr = jax.make_jaxpr(lambda v, c=column: [parameters({**dict.fromkeys(columns, 1.0), c: v})[n] for n in names])(1.0)
-        result[column] = {n for n, used in zip(names, _reached(jaxpr.jaxpr), strict=True) if used}
+        jaxpr = jax.make_jaxpr(lambda v, c=column: [jnp.asarray(value) for value in constants({**x, c: v}).values()])(1.0)
+        result[column] = [name for name, used in zip(names, _reached(jaxpr.jaxpr), strict=True) if used]
     return result
 
 

@@ -11,7 +11,7 @@ from numpyro.distributions import Distribution
 
 from nlmefit.backend import compiled
 from nlmefit.data.subjects import Subjects
-from nlmefit.errors import DataError, ModelError, unknown
+from nlmefit.errors import DataError, unknown
 from nlmefit.model import Model
 from nlmefit.population import PopulationModel, check_constant_dynamics
 from nlmefit.results import Fit
@@ -20,49 +20,79 @@ from nlmefit.results import Fit
 def predict(
     model: Model | Fit,
     data: pd.DataFrame,
-    eta: pd.DataFrame | Mapping[Any, Mapping[str, float]] | None = None,
+    eta: Fit | pd.DataFrame | Mapping[Any, Mapping[str, float]] | None = None,
     *,
     columns: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """The records of `data`, in their order, with a column per endpoint (its predicted mean) and `A_compartment` amounts.
 
     **Arguments:** `model` a model at its values, or a fit; `data` in NONMEM's columns, DV not needed; `eta` random effects by
-    subject (a fit's `eta`, or a mapping from ID), None for eta = 0, the typical subject with each subject's covariates;
+    subject (a fit, its `eta`, or a mapping from ID), None for eta = 0, the typical subject with each subject's covariates;
     `columns` maps your column names to standard ones.
 
-    Raises DataError for unusable data, or where `eta` lacks a subject or a name.
+    A dose's record shows the system just after the dose (a bolus counts, an infusion begins), as in NONMEM.
+
+    Raises DataError for unusable data, where `eta` lacks a subject or a name, where `data` has a column of a name that the
+    result needs, and where a prediction is not a number.
     """
     model = model.model if isinstance(model, Fit) else model
-    if not isinstance(model, Model):
-        raise ModelError(f"predict needs an nm.Model or its fit, got {type(model).__name__}.")
     subjects = Subjects.from_frame(data, model, columns, every_record=True)
-    check_constant_dynamics(model, subjects.subjects)
+    check_constant_dynamics(model, subjects)
     latent = PopulationModel(model)
     theta = {name: jnp.asarray(p.start, float) for name, p in latent.parameters().items()}
 
-    def one(eta: Any, subject: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def one(eta: Any, subject: Any) -> dict[str, Any]:
         predicted, amounts = latent.predict(theta, eta, subject, model.specification.compartments)
-        return {n: v.mean if isinstance(v, Distribution) else v for n, v in predicted.items()}, amounts
+        return {n: _mean(v) for n, v in predicted.items()} | {f"A_{n}": amount for n, amount in amounts.items()}
 
-    values, amounts = compiled(jax.vmap(one))(_effects(eta, subjects.ids, latent.eta_names()), subjects.subjects)
-    result = data.copy()
+    effects = _effects(eta.eta if isinstance(eta, Fit) else eta, subjects.ids, latent.eta_names())
+    values = compiled(jax.vmap(one))(effects, subjects.subjects)
+    names = [*model.endpoints, *(f"A_{name}" for name in model.specification.compartments)]
+    for name in names:
+        if name in data:
+            raise DataError(
+                f"the data has a column `{name}`, where the prediction would go; rename it, or drop it by "
+                f"data.drop(columns={name!r})."
+            )
     real = subjects.rows >= 0
     order = np.argsort(subjects.rows[real])
-    for name in model.endpoints:
-        result[name] = np.asarray(values[name])[real][order]
-    for name in model.specification.compartments:
-        result[f"A_{name}"] = np.asarray(amounts[name])[real][order]
+    result = data.assign(**{name: np.asarray(values[name])[real][order] for name in names})
+    _check_numbers(model, result, subjects)
     return result
 
 
+def _mean(predicted: Any) -> Any:
+    return predicted.mean if isinstance(predicted, Distribution) else predicted
+
+
+def _check_numbers(model: Model, result: pd.DataFrame, subjects: Subjects) -> None:
+    """DataError at the first prediction that is not a number (of an endpoint with a residual model)."""
+    for name in model.specification.residuals:
+        bad = np.flatnonzero(np.isnan(result[name]))
+        if len(bad):
+            record = subjects.records.frame.iloc[bad[0]]
+            raise DataError(
+                f"the prediction of `{name}` is not a number on {len(bad)} record(s), first row {bad[0]}, "
+                f"subject {record['ID']}, TIME {record['TIME']:g}. Check the model's values, the covariates and `eta` there."
+            )
+
+
 def _effects(eta: Any, ids: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    """The random effects by subject (N, q), in the order of the data's subjects."""
     if eta is None:
         return np.zeros((len(ids), len(names)))
     table = eta if isinstance(eta, pd.DataFrame) else pd.DataFrame.from_dict(eta, orient="index")
-    for name in names:
-        if name not in table:
-            raise DataError("eta: " + unknown("random effect", name, map(str, table.columns)))
+    lacking = [name for name in names if name not in table]
+    if lacking:
+        raise DataError(
+            f"eta lacks {', '.join(lacking)}: it needs {', '.join(names)} and has {', '.join(map(str, table.columns)) or 'none'}."
+        )
+    for column in table:
+        if column not in names:
+            raise DataError("eta: " + unknown("random effect", str(column), names))
+    if table.index.has_duplicates:
+        raise DataError(f"eta has two rows for subject {table.index[table.index.duplicated()][0]}.")
     missing = [who for who in ids if who not in table.index]
     if missing:
-        raise DataError(f"eta has no row for subject {missing[0]!r}; its index must hold the data's IDs.")
+        raise DataError(f"eta has no row for subject {missing[0]}; its index must hold the data's IDs.")
     return table.loc[list(ids), list(names)].to_numpy(float)

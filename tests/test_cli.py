@@ -99,9 +99,7 @@ def test_no_standard_errors(model: str, data: str, tmp_path: Path) -> None:
     assert pd.read_csv(tmp_path / "estimates.csv")["se"].isna().all()
 
 
-def test_start_and_columns(
-    model: str, theophylline: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_start_and_columns(model: str, theophylline: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "renamed.csv"
     theophylline.rename(columns={"DV": "CONC", "ID": "PATIENT"}).to_csv(path, index=False)
     options = ["--columns", "CONC=DV", "PATIENT=ID", "--start", "CL=2.5", "omega_ka=0.7", "--start", "V=30"]
@@ -123,9 +121,7 @@ def test_a_fit_that_does_not_converge(model: str, data: str, monkeypatch: pytest
     assert "uncertain" in (tmp_path / "fit.txt").read_text(encoding="utf-8")
 
 
-def test_out_is_not_overwritten_unasked(
-    model: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_out_is_not_overwritten_unasked(model: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine = tmp_path / "estimates.csv"
     mine.write_text("precious")
     assert "--overwrite" in refused(["fit", model, data, "--out", str(tmp_path)], capsys)
@@ -214,9 +210,7 @@ def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -
     assert "usage: nlmefit" in capsys.readouterr().err
 
 
-def test_check(
-    model: str, data: str, theophylline: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check(model: str, data: str, theophylline: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", model, data]) == 0
     assert "144 records: 0 errors, 0 warnings" in capsys.readouterr().out
     spoilt = theophylline.astype({"DV": object})

@@ -80,7 +80,7 @@ def test_sites_of_the_population_program():
 def test_nuts_and_svi_run():
     example = examples()["fraction"]
     program = example.model.program(example.data)
-    start = init_to_value(values={n: v for n, v in example.model.values.items()})
+    start = init_to_value(values=example.model.values)
     mcmc = MCMC(NUTS(program, init_strategy=start), num_warmup=60, num_samples=60, progress_bar=False)
     mcmc.run(jax.random.key(0))
     base = mcmc.get_samples()["base"]

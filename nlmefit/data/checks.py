@@ -40,11 +40,10 @@ def _columns(records: Records, needs: Needs, observations: bool) -> Iterator[Fin
     for name in needs.covariates:
         if name not in frame:
             close = nearest(name, records.given)
-            hint = f" did you mean `{close}`?" if close else ""
+            hint = f" Did you mean `{close}`?" if close else ""
             yield Finding(
                 "E102",
-                f"the model reads `{name}`, which is neither a parameter of the model nor a column of the data;{hint} "
-                f"the data has {given or 'no columns'}.",
+                f"the model reads `{name}`, which is neither one of its parameters nor a column of the data ({given}).{hint}",
                 f"Add the column, name yours (columns={{'YOURS': '{name}'}}), or correct the name in the model.",
             )
     if len(frame) == 0:
@@ -106,7 +105,7 @@ def _times(records: Records, needs: Needs, observations: bool) -> Iterator[Findi
         time < 0,
         "W201",
         f"TIME is negative ({some(time[time < 0])}).",
-        "Nothing, if it is meant; before the first dose all amounts are 0.",
+        "Leave it if it is meant; before the first dose all amounts are 0.",
     )
 
 
@@ -119,8 +118,10 @@ def _observations(records: Records, needs: Needs, observations: bool) -> Iterato
     counted = observation_rows(records, evid)
     value = records.frame["DV"].to_numpy(float)
     if not counted.any():
+        with_dv = evid[~np.isnan(value)]
+        doses = ": every record with a DV is a dose" if len(with_dv) and np.isin(with_dv, (1, 4)).all() else ""
         fix = "An observation has EVID 0 (or no AMT, where there is no EVID), MDV not 1, and a DV."
-        yield Finding("E110", "there is no observation.", fix)
+        yield Finding("E110", f"there is no observation{doses}.", fix)
         return
     yield from where(counted & np.isinf(value), "E111", "DV is infinite.", "Correct the value or set MDV to 1.")
     yield from where(

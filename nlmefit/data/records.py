@@ -94,10 +94,12 @@ def _sources(df: pd.DataFrame, covariates: Sequence[str], columns: dict[str, str
 
 
 def _label(series: pd.Series) -> pd.Series:
-    """IDs and DVIDs as they are, but 1.0 and '1' both as 1; missing stays missing."""
+    """IDs and DVIDs as they are, but 1.0 and "1" both as 1 (not "001"); missing stays missing."""
     if not pd.api.types.is_numeric_dtype(series):
         stripped = series.astype("string").str.strip()
         series = stripped.mask(stripped.isin(_MISSING)).astype(object)
+        if stripped.str.match(r"^[+-]?0\d").any():
+            return series.where(series.notna(), None)
     numbers = pd.to_numeric(series, errors="coerce")
     if numbers.notna().equals(series.notna()) and (numbers.dropna() % 1 == 0).all():
         return numbers.astype("Int64").astype(object).where(numbers.notna(), None)

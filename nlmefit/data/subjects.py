@@ -67,8 +67,22 @@ class Subjects:
     rows: np.ndarray
     """Position in the user's frame of every (subject, row), -1 where padded."""
     records: Records
-    frame: pd.DataFrame
     findings: tuple[Finding, ...]
+    frame: pd.DataFrame
+    """The user's data, a copy."""
+    columns: Mapping[str, str]
+    needs: Needs
+    """What the model asked for that these were laid out for."""
+    every_record: bool
+
+    @classmethod
+    def of(cls, data: "pd.DataFrame | Subjects", model: Any) -> "Subjects":
+        """`data` laid out for `model`, ready for its likelihood; anew if it was laid out for a model with other needs."""
+        if not isinstance(data, Subjects):
+            return cls.from_frame(data, model)
+        if data.needs == needs_of(model) and not data.every_record:
+            return data
+        return cls.from_frame(data.frame, model, data.columns)
 
     @classmethod
     def from_frame(
@@ -90,7 +104,8 @@ class Subjects:
         records = read_records(df, needs.covariates, columns)
         found = findings(records, needs, observations=not every_record)
         raise_errors(found)
-        return _lay_out(df, records, needs, tuple(found), every_record)
+        laid_out = _lay_out(records, needs, every_record)
+        return cls(*laid_out, records, tuple(found), df.copy(), dict(columns or {}), needs, every_record)
 
     @property
     def observations(self) -> np.ndarray:
@@ -101,7 +116,8 @@ class Subjects:
         return len(self.ids)
 
 
-def _lay_out(df: pd.DataFrame, records: Records, needs: Needs, found: tuple[Finding, ...], every_record: bool) -> Subjects:
+def _lay_out(records: Records, needs: Needs, every_record: bool) -> tuple[Subject, np.ndarray, np.ndarray]:
+    """The padded arrays, the subjects' labels, and the position of every row in the user's frame."""
     frame = records.frame
     evid = event_types(records)
     codes, ids = pd.factorize(frame["ID"])
@@ -126,7 +142,7 @@ def _lay_out(df: pd.DataFrame, records: Records, needs: Needs, found: tuple[Find
         varying=varying,
         doses=_doses(records, evid, codes, order, segment, size) if needs.compartments else None,
     )
-    return Subjects(subjects, np.asarray(ids), np.where(real, index, -1), records, df, found)
+    return subjects, np.asarray(ids), np.where(real, index, -1)
 
 
 def _index(codes: np.ndarray, counted: np.ndarray, size: int, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -257,11 +257,13 @@ _GREEK = {"eta", "omega", "beta", "sigma", "theta", "gamma"}
 
 
 def _latex_symbol(name: str) -> str:
+    """What follows the first underscore is a subscript; one letter is italic, a word upright."""
     head, _, rest = name.partition("_")
-    if rest and (head in _GREEK or head == "A"):
-        symbol = rf"\{head}" if head in _GREEK else "A"
-        return rf"{symbol}_{{\mathrm{{{rest.replace('_', ',')}}}}}"
-    return name if len(name) == 1 else rf"\mathrm{{{name.replace('_', ',')}}}"
+    if head in _GREEK and rest:
+        symbol = rf"\{head}"
+    else:
+        symbol = head if len(head) == 1 else rf"\mathrm{{{head}}}"
+    return symbol + (rf"_{{\mathrm{{{rest.replace('_', ',')}}}}}" if rest else "")
 
 
 def latex(model: "AbstractModel") -> str:
@@ -271,7 +273,7 @@ def latex(model: "AbstractModel") -> str:
     def show(e: Expression, own: Mapping[str, str] = {}) -> str:
         return render(e, lambda name: own.get(name) or _latex_symbol(name), latex=True)
 
-    rows = [rf"{_latex_symbol(n)}_i &= {show(e)}" for n, e in sections["individual"].items()]
+    rows = [rf"{{{_latex_symbol(n)}}}_i &= {show(e)}" for n, e in sections["individual"].items()]
     blocked = {name for block in spec.blocks for name in block}
     rows += [rf"{_latex_symbol('eta_' + n)} &\sim N(0, {_latex_symbol('omega_' + n)}^2)" for n in spec.etas if n not in blocked]
     for block in spec.blocks:

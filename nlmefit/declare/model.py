@@ -241,7 +241,9 @@ _RESERVED = frozenset({*_METHODS, "dynamics", "omega", "occasion", "initial", "p
 
 def _specification(cls: type, declared: dict[str, Declaration]) -> Specification:
     for name in declared:
-        if name in _RESERVED or name in vars(AbstractModel) or name.startswith("_"):
+        if name.startswith("_"):
+            raise ModelError(f"{cls.__name__}: `{name}` cannot be a parameter's name: it begins with an underscore.")
+        if name in _RESERVED or name in vars(AbstractModel):
             raise ModelError(f"{cls.__name__}: `{name}` cannot be a parameter's name, it has another meaning in a model.")
     _check_methods(cls)
     _check_places(cls)
@@ -314,7 +316,7 @@ def _blocks(cls: type, declared: dict[str, Declaration]) -> tuple[tuple[str, ...
     for name in (name for block in omega.names for name in block):
         if name not in etas:
             raise ModelError(f"{cls.__name__}: omega: " + unknown("eta", name, etas))
-    return omega.names
+    return tuple(tuple(sorted(block, key=etas.index)) for block in omega.names)
 
 
 def _dry_run(model: AbstractModel) -> _Reads:

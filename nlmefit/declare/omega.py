@@ -11,7 +11,8 @@ from nlmefit.errors import ModelError
 class Blocks:
     """Blocks of correlated etas: `nm.Blocks("CL V", "base kout C50")`; all others are independent.
 
-    Correlations are named `corr_CL_V` and start at 0; set other starts by `model.at({"corr_CL_V": 0.3})`.
+    Correlations are named `corr_CL_V`, in the order in which the etas are declared, and start at 0; set other starts by
+    `model.at({"corr_CL_V": 0.3})`.
     """
 
     names: tuple[tuple[str, ...], ...]

@@ -173,11 +173,11 @@ class Objective:
         return result
 
     def other_modes(self, u: Float[np.ndarray, "p"], found: Contributions) -> np.ndarray:
-        """Subjects (positions) for which another start finds a better mode than `found`."""
+        """Which subjects (N,) have a better mode than `found`: one of the nearer other starts leads there."""
         best = found
-        for start in retry_starts(self.size, self.q):
+        for start in retry_starts(self.size, self.q)[: 2 * self.q]:
             best = _better(best, self._from(u, start))
-        return np.flatnonzero(best.inner < found.inner - 1e-6)
+        return best.inner < found.inner - 1e-6
 
     def search_widely(self) -> None:
         """From now on search every subject's mode from all starts."""
@@ -226,8 +226,8 @@ class Objective:
 
 
 def retry_starts(size: int, q: int) -> list[np.ndarray]:
-    """Fixed other starts for the modes: one and two prior standard deviations to either side of each random effect."""
-    offsets = [sign * length * np.eye(q)[k] for length in (1.0, 2.5) for k in range(q) for sign in (1, -1)]
+    """Fixed other starts for the modes: near and far to either side of each random effect, in prior standard deviations."""
+    offsets = [sign * length * np.eye(q)[k] for length in (1.5, 3.0) for k in range(q) for sign in (1, -1)]
     return [np.broadcast_to(offset, (size, q)).copy() for offset in offsets]
 
 

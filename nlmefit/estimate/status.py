@@ -37,7 +37,6 @@ def judge(
     theta: dict[str, np.ndarray],
     failing: tuple[object, ...],
     multimodal: tuple[object, ...],
-    gradient_norm: float,
 ) -> Status:
     """The status of a search, from evidence only: predicted gain, curvature, bounds, failing subjects."""
     serious, doubts = [], []
@@ -57,7 +56,8 @@ def judge(
         return Status("failed", tuple(serious + doubts))
     if doubts:
         return Status("uncertain", tuple(doubts))
-    return Status("converged", (f"gradient norm {gradient_norm:.1e}, one more Newton step would gain {search.decrement:.1e}.",))
+    norm = float(np.linalg.norm(search.point.gradient))
+    return Status("converged", (f"gradient norm {norm:.1e}, one more Newton step would gain {search.decrement:.1e}.",))
 
 
 def collapsed(coordinates: Coordinates, u: np.ndarray) -> np.ndarray:

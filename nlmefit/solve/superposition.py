@@ -32,7 +32,7 @@ def amounts(
     """A(t) of the wanted compartments at the subject's observation rows.
 
     A dose counts at a row of the same segment (no reset between) when it comes earlier in time, or at the same time and
-    earlier in the file; a lagged dose that arrives at the very time of a row counts there.
+    earlier in the file, or when the row is its own record; a lagged dose that arrives at the very time of a row counts there.
     """
     doses, places = subject.doses, [model.compartments.index(name) for name in wanted]
     if doses is None or not wanted:
@@ -50,7 +50,7 @@ def amounts(
         responses = [jnp.where(active, r, 0.0) for r in single]
     else:
         known = (subject.time > doses.time[:, None]) | (
-            (subject.time == doses.time[:, None]) & (doses.order[:, None] < subject.order)
+            (subject.time == doses.time[:, None]) & (doses.order[:, None] <= subject.order)
         )
         steady = (doses.steady > 0)[:, None] & known & (doses.segment[:, None] == subject.segment)
         past = _steady_responses(d, amount, duration, doses, elapsed)
@@ -61,7 +61,7 @@ def amounts(
 
 
 def _first_at_tie(doses: Any, lag: Any, subject: Any) -> Any:
-    earlier = doses.order[:, None] < subject.order
+    earlier = doses.order[:, None] <= subject.order
     return earlier if lag is None else earlier | (lag[:, None] > 0)
 
 
@@ -92,7 +92,8 @@ def _duration(model: AbstractCompartments, p: Mapping[str, Any], dosing: Mapping
         duration = jnp.where(modelled == -2, durations, duration)
     if zero_order:
         central = doses.compartment == model.compartments.index("central")
-        bolus = (duration == 0) if durations is None else (duration == 0) & (modelled != -2)
+        own = dosing.get("central", Dosing()).duration is not None
+        bolus = (duration == 0) & (modelled != -2) if own else duration == 0
         duration = jnp.where(central & bolus, p["Tk0"], duration)
     return duration
 

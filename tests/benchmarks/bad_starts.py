@@ -47,7 +47,9 @@ def study(example: Example, number: int) -> list[nm.Fit | str]:
 
 
 def main() -> None:
-    print(f"{'model':15s} {'best OFV':>12s} {'converged':>9s} {'uncertain':>9s} {'failed':>6s} {'refused':>7s}   worst converged above best")
+    print(
+        f"{'model':15s} {'best OFV':>12s} {'converged':>9s} {'uncertain':>9s} {'failed':>6s} {'refused':>7s}   worst converged above best"
+    )
     for name in MODELS:
         ends = study(examples()[name], 20)
         fits = [end for end in ends if isinstance(end, nm.Fit)]
@@ -55,7 +57,10 @@ def main() -> None:
         best = min(fit.ofv for fit in fits)
         worst = max((fit.ofv - best for fit in fits if fit.status), default=np.nan)
         counts = [states.count(state) for state in ("converged", "uncertain", "failed")]
-        print(f"{name:15s} {best:12.4f} {counts[0]:9d} {counts[1]:9d} {counts[2]:6d} {len(ends) - len(fits):7d}   {worst:.2e}", flush=True)
+        print(
+            f"{name:15s} {best:12.4f} {counts[0]:9d} {counts[1]:9d} {counts[2]:6d} {len(ends) - len(fits):7d}   {worst:.2e}",
+            flush=True,
+        )
         for fit in fits:
             if not fit.status or fit.ofv > best + 0.01:
                 print(f"    OFV {fit.ofv:.4f}  {fit.status}")

@@ -94,11 +94,7 @@ def test_times_and_order(shipped: tuple[str, pd.DataFrame]) -> None:
     assert (data.groupby("ID").TIME.diff().dropna() >= 0).all()
     assert data.ID.is_monotonic_increasing
     # Sorting doses before observations at equal times must change nothing.
-    assert (
-        data.assign(LATE=data.EVID == 0)
-        .sort_values(["ID", "TIME", "LATE"], kind="stable")
-        .index.equals(data.index)
-    )
+    assert data.assign(LATE=data.EVID == 0).sort_values(["ID", "TIME", "LATE"], kind="stable").index.equals(data.index)
 
 
 def test_covariates_are_complete(shipped: tuple[str, pd.DataFrame]) -> None:
@@ -163,9 +159,7 @@ def test_script_reproduces_the_shipped_simulations(tmp_path: Path) -> None:
 def r_is_ready() -> bool:
     if shutil.which("Rscript") is None:
         return False
-    query = (
-        'quit(status = !(requireNamespace("nlme", quietly = TRUE) && packageVersion("nlme") >= "3.1.158"))'
-    )
+    query = 'quit(status = !(requireNamespace("nlme", quietly = TRUE) && packageVersion("nlme") >= "3.1.158"))'
     return subprocess.run(["Rscript", "-e", query], capture_output=True).returncode == 0
 
 
@@ -190,9 +184,7 @@ def test_every_design_runs(name: str, tmp_path: Path) -> None:
     assert sorted(data.AMT.dropna()) == list(panels.DOSES)
     observed = data[data.EVID == 0]
     assert len(observed) == 4 * 19 and (observed.DV > 0).all()
-    assert ("ADDL" in data) == DESIGNS[name].multiple and ("RATE" in data) == (
-        DESIGNS[name].route == "infusion"
-    )
+    assert ("ADDL" in data) == DESIGNS[name].multiple and ("RATE" in data) == (DESIGNS[name].route == "infusion")
     facts = json.loads((tmp_path / f"{name}.json").read_text())
     assert list(facts["population"]) == DESIGNS[name].parameters
 
@@ -275,6 +267,4 @@ def test_saturable_solver_meets_the_linear_one(route: str, compartments: int, do
     p, doses = some_parameters(linear)
     km = 1e9
     q = {**p, "KM": np.full(4, km), "VM": p["CL"] * km}
-    np.testing.assert_allclose(
-        panels.concentrations(saturable, q, doses), panels.concentrations(linear, p, doses), rtol=1e-7
-    )
+    np.testing.assert_allclose(panels.concentrations(saturable, q, doses), panels.concentrations(linear, p, doses), rtol=1e-7)

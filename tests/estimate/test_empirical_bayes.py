@@ -1,5 +1,6 @@
 """Modes: deterministic, converged, robust; what fails is found, retried and named."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -24,14 +25,15 @@ def test_modes_against_scipy(name):
     fit = nm.evaluate(example.model, example.data, nm.Laplace())
     for i in (0, 3):
         subject = _one(data.subjects, i)
-        found = minimize(lambda z, s=subject: -float(log_joint(latent, theta, root, z, s)), np.zeros(root.shape[0]), method="BFGS",
-                         options={"gtol": 1e-7})  # fmt: skip
+
+        def objective(z, subject=subject):
+            return -float(log_joint(latent, theta, root, z, subject))
+
+        found = minimize(objective, np.zeros(root.shape[0]), method="BFGS", options={"gtol": 1e-7})
         np.testing.assert_allclose(fit.eta.iloc[i], np.asarray(root) @ found.x, atol=2e-5)
 
 
 def _one(subjects, i):
-    import jax
-
     return jax.tree.map(lambda x: x[i], subjects)
 
 

@@ -172,8 +172,27 @@ def test_nlmixr2_ode_objective_is_its_solver_error(reference):
     peer = reference.peers["nlmixr2_Bolus_1CPT_SD_ode_focei"]
     data = reference.file("data/panel120_bolus_1cpt.csv")
     theta, omega = peer["theta"], np.sqrt(np.diag(peer["omega"]["values"]))
-    at = PanelIV().at({"CL": np.exp(theta["lCl"]), "V": np.exp(theta["lVc"]), "omega_CL": omega[0], "omega_V": omega[1],
-                       "conc_proportional": theta["prop.err"]})
+    at = PanelIV().at(
+        {
+            "CL": np.exp(theta["lCl"]),
+            "V": np.exp(theta["lVc"]),
+            "omega_CL": omega[0],
+            "omega_V": omega[1],
+            "conc_proportional": theta["prop.err"],
+        }
+    )
     optimum = nm.fit(PanelIV(), data, FOCEI).ofv
     assert optimum <= nm.evaluate(at, data, FOCEI).ofv <= optimum + 0.01
     assert peer["objective"] < optimum
+
+
+def test_warfarin_by_quadrature(reference):
+    """One node is Laplace; nodes 3, 5, 7, 9, 11 converge."""
+    case = next(c for c in CASES if c.case == "warfarin_pk")
+    data = reference.data("warfarin_pk")
+    model = case.model.at(case.values(reference.run("warfarin_pk", "FOCEI")["estimates"]))
+    laplace = nm.evaluate(model, data, nm.Laplace()).ofv
+    values = [nm.evaluate(model, data, nm.Quadrature(nodes=n)).ofv for n in (1, 3, 5, 7, 9, 11)]
+    assert values[0] == pytest.approx(laplace, abs=1e-8)
+    steps = np.abs(np.diff(values[1:]))
+    assert np.all(steps[1:] < 0.5 * steps[:-1]), values

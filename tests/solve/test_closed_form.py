@@ -36,9 +36,9 @@ def build(p, oral, flows):
 def operations(p, oral):
     """name -> function of [clearances and volumes, ka if oral, time] and amounts or rates."""
     functions = {"propagate": cf.propagate, "infuse": cf.infuse, "steady_bolus": cf.steady_bolus}
-    return {
-        name: lambda x, source, f=f: f(build(p, oral, x), source, x[-1]) for name, f in functions.items()
-    } | {"steady_constant": lambda x, source: cf.steady_constant(build(p, oral, x), source)}
+    return {name: lambda x, source, f=f: f(build(p, oral, x), source, x[-1]) for name, f in functions.items()} | {
+        "steady_constant": lambda x, source: cf.steady_constant(build(p, oral, x), source)
+    }
 
 
 def exact_matrix(p, oral, flows):
@@ -242,9 +242,7 @@ def test_infusions_and_doses_superpose_to_the_solution_of_the_differential_equat
     for start, stop in ((0.0, interval), (interval, 2 * interval), (2 * interval, end)):
         amounts = amounts + bolus
         for a, b, input_rate in ((start, start + duration, rate), (start + duration, stop, 0.0 * rate)):
-            solution = solve_ivp(
-                lambda t, A: K @ A + input_rate, (a, b), amounts, "DOP853", rtol=1e-12, atol=1e-12
-            )
+            solution = solve_ivp(lambda t, A: K @ A + input_rate, (a, b), amounts, "DOP853", rtol=1e-12, atol=1e-12)
             amounts = solution.y[:, -1]
     superposed = sum(after(start, end) for start in (0.0, interval, 2 * interval))
     np.testing.assert_allclose(superposed, amounts, rtol=1e-9)

@@ -1,0 +1,93 @@
+"""The outer optimizer on problems with known minima, and what it says of its own end."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from nlmefit.estimate.optimize import Control, Point, Search, hessian, minimize
+
+
+def quadratic(u):
+    A = np.diag([1.0, 1e2, 1e4])
+    return 0.5 * u @ A @ u, A @ u
+
+
+def rosenbrock(u):
+    value = (1 - u[0]) ** 2 + 100 * (u[1] - u[0] ** 2) ** 2
+    return value, np.array([-2 * (1 - u[0]) - 400 * u[0] * (u[1] - u[0] ** 2), 200 * (u[1] - u[0] ** 2)])
+
+
+def logarithmic(u):
+    """Not a number left of 0, as likelihoods are in places."""
+    with np.errstate(invalid="ignore"):
+        return u[0] - np.log(u[0]), np.array([1 - 1 / u[0]])
+
+
+def flat(u):
+    """Does not depend on its second coordinate."""
+    return (u[0] - 1) ** 2, np.array([2 * (u[0] - 1), 0.0])
+
+
+def saddle(u):
+    return u[0] ** 2 - u[1] ** 2 + u[1] ** 4, np.array([2 * u[0], -2 * u[1] + 4 * u[1] ** 3])
+
+
+def run(function, start, **control) -> Search:
+    def evaluate(u):
+        value, gradient = function(u)
+        rows = np.outer([0.7, 0.3], gradient) + np.outer([1, -1], np.ones(len(u)))
+        return Point(u, float(value), gradient, rows)
+
+    start = np.asarray(start, float)
+    return minimize(evaluate, evaluate(start), np.full(len(start), 2.0), lambda i, p: None, Control(**control))
+
+
+@pytest.mark.parametrize(
+    ("function", "start", "minimum"),
+    [
+        (quadratic, [3.0, -2.0, 1.0], [0, 0, 0]),
+        (rosenbrock, [-1.2, 1.0], [1, 1]),
+        (rosenbrock, [8.0, -9.0], [1, 1]),
+        (logarithmic, [5.0], [1]),
+        (logarithmic, [0.01], [1]),
+        (saddle, [1.0, 1e-3], [0, 0.5**0.5]),
+    ],
+)
+def test_known_minima(function, start, minimum):
+    search = run(function, start)
+    assert not search.stopped
+    np.testing.assert_allclose(search.point.u, minimum, atol=1e-4)
+    assert search.decrement < 1e-6
+    values = [row["objective"] for row in search.history]
+    assert all(b <= a for a, b in pairwise(values))  # never uphill
+
+
+def test_a_saddle_is_left():
+    """Started on the ridge exactly, the Hessian's negative curvature shows; the end is a minimum or is not called one."""
+    search = run(saddle, [1.0, 0.0])
+    assert np.isnan(search.decrement) or search.point.value < -0.24
+
+
+def test_what_the_data_do_not_determine_shows():
+    search = run(flat, [3.0, 0.5])
+    assert np.linalg.eigvalsh(search.hessian)[0] < 1e-6
+    assert np.isnan(search.decrement) or np.linalg.cond(search.hessian) > 1e10
+
+
+def test_limit_is_told():
+    search = run(rosenbrock, [-1.2, 1.0], limit=3)
+    assert search.stopped == "no optimum after 3 iterations"
+
+
+def test_hessian_by_differences():
+    u = np.array([0.3, 0.2])
+    value, gradient = rosenbrock(u)
+    point = Point(u, value, gradient, np.outer([2.0, -1.0], np.full(2, 30.0)))
+
+    def evaluate(u):
+        value, gradient = rosenbrock(u)
+        return Point(u, value, gradient, np.outer([1], gradient))
+
+    exact = np.array([[2 - 400 * (0.2 - 3 * 0.09), -120.0], [-120.0, 200.0]])
+    np.testing.assert_allclose(hessian(evaluate, point, np.ones(2)), exact, rtol=1e-5)
