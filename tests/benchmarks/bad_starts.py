@@ -48,7 +48,8 @@ def study(example: Example, number: int) -> list[nm.Fit | str]:
 
 def main() -> None:
     print(
-        f"{'model':15s} {'best OFV':>12s} {'converged':>9s} {'uncertain':>9s} {'failed':>6s} {'refused':>7s}   worst converged above best"
+        f"{'model':15s} {'best OFV':>12s} {'converged':>9s} {'uncertain':>9s} {'failed':>6s} {'refused':>7s}   "
+        "worst converged above best"
     )
     for name in MODELS:
         ends = study(examples()[name], 20)
