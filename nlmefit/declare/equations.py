@@ -179,7 +179,7 @@ def _sections(model: "AbstractModel") -> dict[str, dict[str, Expression]]:
     if spec.dynamics is not None:
         dynamics = spec.dynamics
         sections["dynamics"] = expressions(lambda **v: dynamics.derivatives(amounts(v), v), names)
-
+        sections["doses"] = expressions(lambda **v: _doses(model, v), names[1 + len(inside) :])
     sections["distributions"] = {}
 
     def predicted(**v: Any) -> Mapping[str, Any]:
@@ -197,6 +197,17 @@ def _sections(model: "AbstractModel") -> dict[str, dict[str, Expression]]:
 
         sections[f"variance {endpoint}"] = expressions(variance, ["f", *parts.values()])
     return sections
+
+
+def _doses(model: "AbstractModel", p: Mapping[str, Any]) -> dict[str, Any]:
+    """What is modelled of the doses: "lag into central" and the like."""
+    dynamics = model.specification.dynamics
+    given: dict[str, Any] = {}
+    if dynamics is not None and dynamics.absorption == "zero-order":
+        given["duration into central"] = p["Tk0"]
+    for place, dosing in model.dosing_of(p).items():
+        given |= {f"{name} into {place}": value for name, value in vars(dosing).items() if value is not None}
+    return given
 
 
 def _mean(predicted: Any) -> Any:
@@ -226,6 +237,8 @@ def text(model: "AbstractModel") -> str:
         absorption = f", {spec.dynamics.absorption} absorption" if spec.dynamics.absorption else ""
         title = f"dynamics ({type(spec.dynamics).__name__}{absorption})"
         result += ["", title, *lines(sections["dynamics"], "dA_{}/dt")]
+        if sections["doses"]:
+            result += ["", "doses", *lines(sections["doses"], "{}")]
     result += ["", "observations"]
     for endpoint in model.endpoints:
         f = render(sections["predictions"][endpoint], str)
@@ -280,6 +293,8 @@ def latex(model: "AbstractModel") -> str:
         etas = ", ".join(_latex_symbol(f"eta_{n}") for n in block)
         rows.append(rf"({etas}) &\sim N(0, \Omega_{{\mathrm{{{','.join(block)}}}}})")
     rows += [rf"\frac{{d{_latex_symbol('A_' + n)}}}{{dt}} &= {show(e)}" for n, e in sections.get("dynamics", {}).items()]
+    for name, e in sections.get("doses", {}).items():
+        rows.append(rf"\text{{{name}}} &= {show(e)}")
     for endpoint in model.endpoints:
         rows += _latex_endpoint(sections, endpoint, show)
     return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"

@@ -544,3 +544,31 @@ def test_latex_of_theophylline_line_by_line():
     )
     assert rows[9] == r"f_{\mathrm{conc}} &= \frac{A_{\mathrm{central}}}{V}"
     assert rows[10] == r"\mathrm{conc} &\sim N\left(f_{\mathrm{conc}}, \mathrm{conc}_{\mathrm{additive}}^{2}\right)"
+
+
+def test_modelled_doses_are_part_of_the_equations():
+    class Delayed(nm.Model):
+        """Zero-order input after a lag."""
+
+        CL = nm.LogNormal(2.8)
+        V = nm.LogNormal(32.0)
+        Tk0 = nm.Theta(1.0, lower=0)
+        tlag = nm.Theta(0.5, lower=0)
+        dynamics = nm.OneCompartment(absorption="zero-order")
+
+        def dosing(self, p):
+            return {"central": nm.Dosing(lag=p.tlag, bioavailability=0.8 * p.FED)}
+
+        def observe(self, t, A, p):
+            return {"conc": A.central / p.V}
+
+        conc = nm.Additive(0.7)
+
+    lines = str(Delayed()).splitlines()
+    start = lines.index("doses")
+    assert lines[start + 1 : start + 4] == [
+        "  duration into central        = Tk0",
+        "  lag into central             = tlag",
+        "  bioavailability into central = 0.8·FED",
+    ]
+    assert r"\text{lag into central} &= \mathrm{tlag}" in Delayed().latex()

@@ -1,0 +1,130 @@
+"""A model's methods run once on abstract numbers, when its class is defined: every name checked, what they read learnt."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from nlmefit.declare.dosing import Dosing
+from nlmefit.declare.namespace import Recorder, Watched
+from nlmefit.declare.specification import Specification
+from nlmefit.errors import ModelError, nearest, unknown
+
+if TYPE_CHECKING:
+    from nlmefit.declare.model import AbstractModel
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What the methods of a model read and return."""
+
+    endpoints: tuple[str, ...]
+    covariates: tuple[str, ...]
+    distributions: tuple[str, ...]
+    """Endpoints for which `observe` returns a distribution of its own."""
+    amounts: tuple[str, ...]
+    """Compartments whose amounts `observe` reads."""
+    dosing: frozenset[tuple[str, str]]
+    """(compartment, property) of the doses that are modelled: lag, bioavailability, rate, duration."""
+
+
+def dry_run(model: "AbstractModel") -> Reads:
+    """Run the model's methods once on abstract numbers, to check every name and learn which covariates they read."""
+    cls, spec = type(model), model.specification
+    covariates: dict[str, None] = dict.fromkeys(spec.effect_columns)
+    endpoints: list[str] = []
+    distributions: list[str] = []
+    dosing: set[tuple[str, str]] = set()
+    read: set[str] = set()
+
+    def record(name: str, known: tuple[str, ...]) -> None:
+        if name in covariates:
+            return
+        if name in spec.typical:
+            fix = f"return `{name}` from `individual`" if known else f"read theta.{name} or eta.{name}"
+            raise ModelError(f"{cls.__name__}: `{name}` is a parameter of the model, not a covariate: {fix}.")
+        likely = nearest(name, known)
+        if likely is not None:
+            raise ModelError(
+                f"{cls.__name__}: parameter `{name}` does not exist; did you mean `{likely}`? "
+                f"Known: {', '.join(known)}. (Another name would be read as a column of the data.)"
+            )
+        if hasattr(cls, name):
+            raise ModelError(
+                f"{cls.__name__}: `{name}` is a plain attribute, not a parameter: read it as self.{name}, or "
+                f"declare nm.Theta(...)."
+            )
+        covariates[name] = None
+
+    def run(number: Any) -> None:
+        theta = {name: number for name in model.values}
+        x = Recorder({}, "covariate", number, record)
+        p = model.parameters_of(theta, dict.fromkeys(spec.etas, number), x)
+        _check_needs(cls, spec, p)
+        p_reader = Recorder(p, "parameter or covariate", number, record)
+        doses = model.dosing_of(p_reader)
+        _check_dosing(cls, spec, doses)
+        dosing.update((place, name) for place, d in doses.items() for name, value in vars(d).items() if value is not None)
+        seen = model.predictions(number, Watched(dict.fromkeys(spec.compartments, number), "compartment", read), p_reader)
+        endpoints.extend(seen)
+        distributions.extend(name for name, value in seen.items() if hasattr(value, "log_prob"))
+
+    try:
+        jax.eval_shape(run, jax.ShapeDtypeStruct((), jnp.float64))
+    except jax.errors.TracerBoolConversionError as error:
+        raise ModelError(
+            f"{cls.__name__}: a method decides with Python's `if`, `and` or `or` on a value that is not known "
+            "yet; use jnp.where(condition, a, b), `&` and `|`."
+        ) from error
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError) as error:
+        raise ModelError(
+            f"{cls.__name__}: a method passes a value that is not known yet to NumPy, `math`, `float` or `int`; use jax.numpy "
+            "(jnp.exp, jnp.log, ...)."
+        ) from error
+    _check_endpoints(cls, spec, endpoints, distributions)
+    amounts = tuple(name for name in spec.compartments if name in read)
+    return Reads(tuple(endpoints), tuple(covariates), tuple(distributions), amounts, frozenset(dosing))
+
+
+def _check_needs(cls: type, spec: Specification, p: Mapping[str, Any]) -> None:
+    if spec.dynamics is None:
+        return
+    for name in spec.dynamics.parameters:
+        if name not in p:
+            likely = nearest(name, p)
+            hint = f" Did you mean it by `{likely}`?" if likely else ""
+            raise ModelError(
+                f"{cls.__name__}: {type(spec.dynamics).__name__} needs the individual parameters "
+                f"{', '.join(spec.dynamics.parameters)}; `{name}` is missing.{hint} Known: {', '.join(p)}."
+            )
+
+
+def _check_dosing(cls: type, spec: Specification, dosing: Mapping[str, Any]) -> None:
+    for name, value in dosing.items():
+        if name not in spec.compartments:
+            raise ModelError(f"{cls.__name__}: dosing: " + unknown("compartment", name, spec.compartments))
+        if not isinstance(value, Dosing):
+            raise ModelError(f"{cls.__name__}: dosing must return nm.Dosing(...) per compartment, got {value!r}.")
+
+
+def _check_endpoints(cls: type, spec: Specification, endpoints: list[str], distributions: list[str]) -> None:
+    if not endpoints:
+        raise ModelError(f"{cls.__name__}: `observe` returns no endpoint.")
+    for name in endpoints:
+        if name in spec.typical:
+            raise ModelError(
+                f"{cls.__name__}: `observe` returns the endpoint `{name}`, which is a parameter. Rename one of them."
+            )
+        if name in distributions and name in spec.residuals:
+            raise ModelError(f"{cls.__name__}: endpoint `{name}` returns a distribution and has a residual model: keep one.")
+        if name not in distributions and name not in spec.residuals:
+            raise ModelError(
+                f"{cls.__name__}: endpoint `{name}` has no residual model; declare for example "
+                f"{name} = nm.Additive(1.0), or let `observe` return a distribution. "
+                f"Declared: {', '.join(spec.residuals) or 'none'}."
+            )
+    for name in spec.residuals:
+        if name not in endpoints:
+            raise ModelError(f"{cls.__name__}: residual model: " + unknown("endpoint", name, endpoints))

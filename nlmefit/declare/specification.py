@@ -1,0 +1,145 @@
+"""What a model class declares, read into one plain record and checked."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from nlmefit.declare.compartments import AbstractCompartments
+from nlmefit.declare.omega import Blocks
+from nlmefit.declare.parameters import AbstractIndividual, Theta
+from nlmefit.declare.residual import AbstractResidual
+from nlmefit.declare.values import Fixed
+from nlmefit.errors import ModelError, nearest, unknown
+
+Declaration = AbstractIndividual | Theta | AbstractResidual
+
+
+@dataclass(frozen=True)
+class Specification:
+    """What a model declares, as one plain record (the core under the class)."""
+
+    individuals: dict[str, AbstractIndividual]
+    thetas: dict[str, Theta]
+    residuals: dict[str, AbstractResidual]
+    dynamics: AbstractCompartments | None
+    blocks: tuple[tuple[str, ...], ...]
+
+    @property
+    def typical(self) -> tuple[str, ...]:
+        """Names with a typical value: individual parameters, then fixed effects."""
+        return (*self.individuals, *self.thetas)
+
+    @property
+    def etas(self) -> tuple[str, ...]:
+        """Names of the random effects, in order of declaration."""
+        return tuple(name for name, parameter in self.individuals.items() if parameter.iiv is not None)
+
+    @property
+    def compartments(self) -> tuple[str, ...]:
+        return self.dynamics.compartments if self.dynamics is not None else ()
+
+    @property
+    def effect_columns(self) -> tuple[str, ...]:
+        columns = [effect.column for p in self.individuals.values() for effect in p.covariates]
+        return tuple(dict.fromkeys(columns))
+
+
+def declarations(cls: type) -> dict[str, Declaration]:
+    found: dict[str, Declaration] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            if isinstance(value, Declaration):
+                found[name] = value
+            elif name in found:
+                raise ModelError(
+                    f"{base.__name__}: `{name} = {value!r}` would hide the declaration of `{name}`; write a declaration "
+                    f"such as nm.Theta(...)."
+                )
+            elif isinstance(value, type) and issubclass(value, Declaration):
+                raise ModelError(f"`{name} = {value.__name__}` lacks its value: write {value.__name__}(...).")
+            elif isinstance(value, Fixed):
+                raise ModelError(f"`{name} = Fixed(...)` says no distribution: write nm.Theta({value.value}, fixed=True).")
+    return found
+
+
+_METHODS = ("individual", "observe", "dosing")
+_RESERVED = frozenset({*_METHODS, "dynamics", "omega", "occasion", "initial", "program", "eta", "eta_base", "t"})
+
+
+def specification(cls: type, declared: dict[str, Declaration], taken: Collection[str]) -> Specification:
+    for name in declared:
+        if name.startswith("_"):
+            raise ModelError(f"{cls.__name__}: `{name}` cannot be a parameter's name: it begins with an underscore.")
+        if name in _RESERVED or name in taken:
+            raise ModelError(f"{cls.__name__}: `{name}` cannot be a parameter's name, it has another meaning in a model.")
+    _check_methods(cls)
+    _check_places(cls)
+    dynamics = getattr(cls, "dynamics", None)
+    spec = Specification(
+        individuals={n: d for n, d in declared.items() if isinstance(d, AbstractIndividual)},
+        thetas={n: d for n, d in declared.items() if isinstance(d, Theta)},
+        residuals={n: d for n, d in declared.items() if isinstance(d, AbstractResidual)},
+        dynamics=dynamics,
+        blocks=_blocks(cls, declared),
+    )
+    _check_distinct(cls, spec)
+    if hasattr(cls, "individual") and spec.effect_columns:
+        raise ModelError(
+            f"{cls.__name__}: `individual` replaces the declared form, so covariates=[...] would be "
+            "ignored; write the covariate effects inside `individual`, or delete it."
+        )
+    return spec
+
+
+def _check_methods(cls: type) -> None:
+    if not callable(getattr(cls, "observe", None)):
+        raise ModelError(f"{cls.__name__} needs a method `observe(self, t, A, p)` that returns a prediction per endpoint.")
+    dynamics = getattr(cls, "dynamics", None)
+    if dynamics is not None and not isinstance(dynamics, AbstractCompartments):
+        method = callable(dynamics) and not isinstance(dynamics, type)
+        got = "a method: this version does not solve differential equations" if method else repr(dynamics)
+        raise ModelError(
+            f"{cls.__name__}: `dynamics` must be nm.OneCompartment(...), nm.TwoCompartment(...) or nm.ThreeCompartment(...), "
+            f"got {got}."
+        )
+    for name in ("initial", "occasion"):
+        if hasattr(cls, name):
+            raise ModelError(f"{cls.__name__}: `{name}` is not available in this version; it would be ignored. Remove it.")
+    if hasattr(cls, "dosing") and dynamics is None:
+        raise ModelError(f"{cls.__name__}: `dosing` needs `dynamics`: there is no compartment to dose.")
+
+
+def _check_places(cls: type) -> None:
+    """Values and methods that would be ignored because they stand under a name that has no meaning."""
+    for name, value in vars(cls).items():
+        place = "omega" if isinstance(value, Blocks) else "dynamics" if isinstance(value, AbstractCompartments) else name
+        if place != name:
+            raise ModelError(f"{cls.__name__}: `{name} = {value!r}` would be ignored; write `{place} = ...`.")
+        likely = nearest(name, _METHODS) if callable(value) else None
+        if likely not in (None, name):
+            raise ModelError(
+                f"{cls.__name__}: method `{name}` would be ignored; did you mean `{likely}`? (A helper of your own needs a "
+                "name less alike.)"
+            )
+
+
+def _check_distinct(cls: type, spec: Specification) -> None:
+    """Names that would stand for two things in tables and equations."""
+    derived = {f"A_{name}": f"the amount in `{name}`" for name in spec.compartments}
+    derived |= {f"eta_{name}": f"the random effect of `{name}`" for name in spec.etas}
+    derived |= {name: "a covariate" for name in spec.effect_columns}
+    for name in (*spec.typical, *spec.residuals):
+        if name in derived:
+            raise ModelError(f"{cls.__name__}: `{name}` is declared and is also {derived[name]}. Rename the declared one.")
+
+
+def _blocks(cls: type, declared: dict[str, Declaration]) -> tuple[tuple[str, ...], ...]:
+    omega = getattr(cls, "omega", None)
+    if omega is None:
+        return ()
+    if not isinstance(omega, Blocks):
+        raise ModelError(f"{cls.__name__}: `omega` must be nm.Blocks(...), got {omega!r}.")
+    etas = [n for n, d in declared.items() if isinstance(d, AbstractIndividual) and d.iiv is not None]
+    for name in (name for block in omega.names for name in block):
+        if name not in etas:
+            raise ModelError(f"{cls.__name__}: omega: " + unknown("eta", name, etas))
+    return tuple(tuple(sorted(block, key=etas.index)) for block in omega.names)
