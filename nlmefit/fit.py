@@ -64,7 +64,7 @@ def fit(
         search,
         objective.coordinates,
         objective.final(search.point.u, found.z).theta,
-        failing=_labels(dataset, ~found.converged) if method.has_modes else (),
+        failing=_labels(dataset, ~found.converged),
         multimodal=_labels(dataset, elsewhere),
     )
     uncertainty = _uncertainty(objective, search, method)
@@ -107,7 +107,13 @@ def _started(model: Any, start: Mapping[str, float] | Fit | None) -> Any:
         return model
     if not isinstance(model, Model):
         raise ModelError("start= needs a model with named values (an nm.Model).")
-    return model.at(start.parameters_at() if isinstance(start, Fit) else start)
+    fixed = [name for name, p in model.population().items() if p.fixed]
+    if isinstance(start, Fit):  # a fixed value is the model's, whatever an earlier fit says
+        return model.at({name: value for name, value in start.parameters_at().items() if name not in fixed})
+    given = [name for name in start if name in fixed]
+    if given:
+        raise ModelError(f"start= gives {', '.join(given)}, which the model fixes; use model.at(...) to fix another value.")
+    return model.at(start)
 
 
 def _check_method(latent: AbstractLatentModel, method: Any, dataset: Any) -> None:
@@ -151,20 +157,26 @@ def _search_modes_too(objective: Objective, first: Point, progress: Progress) ->
 def _search(objective: Objective, first: Point, progress: Progress) -> Search:
     """Minimize from `first`; where an omega collapses to 0 on the way, once more from there with that omega as it started."""
     search = _descend(objective, first, progress)
-    lost = collapsed(objective.coordinates, search.point.u)
-    if search.stopped or not lost.any():
+    gone = collapsed(objective.coordinates, search.point.u)
+    if search.stopped or not gone.any():
         return search
-    again = _point(objective, np.where(lost, first.u, search.point.u))
-    if not again.finite:
+    try:
+        again = _point(objective, np.where(gone, first.u, search.point.u))
+        second = _descend(objective, again, progress) if again.finite else search
+    except KeyboardInterrupt:
+        search.stopped = "interrupted"
         return search
-    second = _descend(objective, again, progress)
-    return second if second.point.value < search.point.value - 1e-6 else search
+    if second.point.value < search.point.value - 1e-6:
+        return second
+    search.stopped = second.stopped
+    return search
 
 
 def _descend(objective: Objective, first: Point, progress: Progress) -> Search:
     coordinates = objective.coordinates
-    spread = np.sqrt(2.0 / np.maximum(0.5 * np.sum(first.by_subject**2, axis=0), 1e-300))
-    large = np.where(coordinates.transformed, 1.0, np.maximum(np.abs(first.u), 10 * np.minimum(spread, 1e3)))
+    curvature = 0.5 * np.sum(first.by_subject**2, axis=0)
+    spread = np.sqrt(2.0 / np.where(curvature > 0, curvature, 2.0))  # about a standard error
+    large = np.where(coordinates.transformed, 1.0, np.maximum(np.abs(first.u), 10 * spread))
 
     def evaluate(u: np.ndarray) -> Point:
         progress.tick()
@@ -175,6 +187,7 @@ def _descend(objective: Objective, first: Point, progress: Progress) -> Search:
 
 def _check_start(point: Point, latent: AbstractLatentModel, objective: Objective, dataset: Any) -> None:
     """DataError that names the subjects and rows where the objective cannot be evaluated at the start."""
+    _check_support(objective, dataset, point.u)
     bad = ~np.isfinite(point.extra.value)
     if not bad.any() and point.finite:
         return
@@ -185,6 +198,20 @@ def _check_start(point: Point, latent: AbstractLatentModel, objective: Objective
         f"the objective is not a number at the start for {len(who)} subject(s): {', '.join(map(str, who[:8]))}."
         + _why(latent, objective, dataset, int(np.flatnonzero(bad)[0]))
     )
+
+
+def _check_support(objective: Objective, dataset: Any, u: np.ndarray) -> None:
+    """DataError where a DV cannot come from the distribution that `observe` gives it (a negative or broken count)."""
+    for name, (kind, outside) in objective.outside_support(u).items():
+        if not outside.any():
+            continue
+        i, j = np.argwhere(outside)[0]
+        value, others = dataset.subjects.observed[name][i, j], int(outside.sum()) - 1
+        raise DataError(
+            f"`{name}` of subject {dataset.ids[i]} has DV {value:g}, which {kind} cannot give"
+            f"{f' (and {others} more such records)' if others else ''}. Recode DV (categories count from 0), or choose "
+            "another distribution in `observe`."
+        )
 
 
 def _why(latent: AbstractLatentModel, objective: Objective, dataset: Any, position: int) -> str:

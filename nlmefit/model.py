@@ -21,6 +21,9 @@ class Model(AbstractModel, abstract=True):
     `observe` gets all of a subject's times at once: `t` and the amounts in `A` are vectors (n,), the individual parameters in
     `p` scalars (vectors where a covariate that changes in time enters them); write it elementwise, as for one time.
 
+    The methods are compiled once for each class and its constants: `self.name` may be read (and differ between instances),
+    but a global that a method reads is frozen at the first fit.
+
     An instance is a value: `Warfarin(CL=nm.LogNormal(0.13, iiv=0.3))` is a variant, `model.at({"CL": 0.14})` the same
     model at other values, `model.values` all of them by name.
 

@@ -103,8 +103,12 @@ class PopulationModel(AbstractLatentModel):
 
     def at(self, theta: Mapping[str, np.ndarray]) -> AbstractModel:
         population = self.model.population()
-        values = self.report({name: np.asarray(value) for name, value in theta.items()})
-        return self.model.at({name: float(v) for name, v in values.items() if not population[name].fixed})
+        theta = {name: np.asarray(value) for name, value in theta.items()}
+        for block in self.model.specification.blocks:
+            theta[_block_name(block)] = _inside(theta[_block_name(block)])
+        return self.model.at(
+            {n: _between(float(v), population[n]) for n, v in self.report(theta).items() if not population[n].fixed}
+        )
 
     def conventions(self) -> dict[str, str]:
         dynamics = self.model.specification.dynamics
@@ -230,3 +234,16 @@ def default_prior(p: PopulationParameter) -> Distribution:
 def _block(block: tuple[str, ...], population: Mapping[str, PopulationParameter]) -> Parameter:
     root = np.linalg.cholesky(correlation_matrix(block, {name: p.value for name, p in population.items()}))
     return Parameter(_block_name(block), constraints.corr_cholesky, root, dist.LKJCholesky(len(block), 2.0))
+
+
+def _inside(root: np.ndarray) -> np.ndarray:
+    """The Cholesky factor of a correlation matrix, moved off the boundary by 1e-9, where rounding makes it singular."""
+    matrix = root @ root.T
+    if np.linalg.eigvalsh(matrix)[0] > 1e-12:
+        return root
+    return np.linalg.cholesky((matrix + 1e-9 * np.eye(len(matrix))) / (1 + 1e-9))
+
+
+def _between(value: float, p: PopulationParameter) -> float:
+    """A value that rounding has put on its bound, moved inside by one unit in the last place."""
+    return float(np.clip(value, np.nextafter(p.lower, np.inf), np.nextafter(p.upper, -np.inf)))

@@ -29,7 +29,7 @@ def subject_program(model: AbstractLatentModel, theta: Theta, subject: Any, root
     eta = numpyro.sample("eta", dist.TransformedDistribution(white, affine))
     for name, distribution in model.observe(theta, eta, subject).items():
         with handlers.mask(mask=subject.mask[name]):
-            numpyro.sample(name, distribution, obs=subject.observed[name])
+            numpyro.sample(name, distribution, obs=observation(distribution, subject.observed[name]))
 
 
 def population_program(model: AbstractLatentModel, subjects: Any, size: int) -> Callable[[], None]:
@@ -55,7 +55,7 @@ def population_program(model: AbstractLatentModel, subjects: Any, size: int) -> 
         for name, distribution in sites.items():
             rows = promote_batch_shape(distribution).mask(subjects.mask[name]).to_event(1)
             with numpyro.plate("subject", size):
-                numpyro.sample(name, rows, obs=subjects.observed[name])
+                numpyro.sample(name, rows, obs=observation(distribution, subjects.observed[name]))
 
     return program
 
@@ -73,7 +73,12 @@ def observed_sites(
 ) -> dict[str, Site]:
     """The observed sites of the one-subject program at eta = root @ z."""
     sites = model.observe(theta, root @ z, subject)
-    return {name: Site(d, subject.observed[name], subject.mask[name]) for name, d in sites.items()}
+    return {name: Site(d, observation(d, subject.observed[name]), subject.mask[name]) for name, d in sites.items()}
+
+
+def observation(distribution: dist.Distribution, value: Float[Array, "*n"]) -> Array:
+    """The data as the distribution wants them: counts and categories as integers."""
+    return jnp.asarray(value).astype(int) if distribution.is_discrete else value
 
 
 def log_likelihood(sites: dict[str, Site]) -> Scalar:

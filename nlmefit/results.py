@@ -15,6 +15,24 @@ from nlmefit.latent import AbstractLatentModel
 NORMAL_95 = 1.959963984540054
 
 
+def wald(estimate: float, se: float, lower: float = -np.inf, upper: float = np.inf) -> tuple[float, float]:
+    """The 95 % interval, on a scale on which the parameter has no bounds."""
+    below, above = estimate - lower, upper - estimate
+    if not np.isfinite(se) or below <= 0 or above <= 0:
+        return np.nan, np.nan
+    half = NORMAL_95 * se
+    with np.errstate(over="ignore"):
+        if np.isfinite(lower) and np.isfinite(upper):
+            logit, width = np.log(below / above), half * (1 / below + 1 / above)
+            ends = (lower + (upper - lower) / (1 + np.exp(-(logit + s * width))) for s in (-1, 1))
+            return next(ends), next(ends)
+        if np.isfinite(lower):
+            return lower + below / np.exp(half / below), lower + below * np.exp(half / below)
+        if np.isfinite(upper):
+            return upper - above * np.exp(half / above), upper - above / np.exp(half / above)
+    return estimate - half, estimate + half
+
+
 @dataclass(frozen=True)
 class Fit:
     """A fitted (or evaluated) model. Everything is named as in the model.
@@ -76,22 +94,21 @@ class Fit:
     def summary(self) -> pd.DataFrame:
         """Estimate, unit, se, relative se (%), 95 % interval and shrinkage by parameter.
 
-        The interval is Wald's, on the log scale for positive parameters and the natural one for others.
+        The interval is Wald's, on the log scale for parameters with one bound, the logit scale for those with two
+        (Fisher's z for correlations), the natural scale for others.
         """
         units = [self.units.get(str(name), "") for name in self.estimates.index]
         table = pd.DataFrame({"estimate": self.estimates, "unit": units, "se": self.standard_errors})
         table["rse"] = 100 * (table["se"] / table["estimate"]).abs()
-        ratio = np.exp(NORMAL_95 * table["se"] / table["estimate"])
-        positive = table["estimate"].gt(0) & np.array([self._positive(str(name)) for name in table.index], bool)
-        half = NORMAL_95 * table["se"]
-        table["lower"] = np.where(positive, table["estimate"] / ratio, table["estimate"] - half)
-        table["upper"] = np.where(positive, table["estimate"] * ratio, table["estimate"] + half)
+        bounds = [self._bounds(str(name)) for name in table.index]
+        ends = [wald(x, se, *b) for x, se, b in zip(table["estimate"], table["se"], bounds, strict=True)]
+        table["lower"], table["upper"] = (np.array(end) for end in zip(*ends, strict=True)) if ends else ([], [])
         table["shrinkage"] = self.shrinkage.rename(lambda name: f"omega_{name}").reindex(table.index)
         return table
 
-    def _positive(self, name: str) -> bool:
-        kind = getattr(self.model, "population", dict)().get(name)
-        return kind is not None and kind.lower == 0
+    def _bounds(self, name: str) -> tuple[float, float]:
+        parameter = getattr(self.model, "population", dict)().get(name)
+        return (-np.inf, np.inf) if parameter is None else (parameter.lower, parameter.upper)
 
     @property
     def shrinkage(self) -> pd.Series:

@@ -53,7 +53,7 @@ def _amounts(dose: np.ndarray, fields: dict[str, np.ndarray]) -> Iterator[Findin
         "Give AMT, or EVID 0 (observation) or 2 (other).",
     )
     yield from where(
-        ~dose & (amount > 0),
+        ~dose & (amount != 0),
         "E121",
         "AMT is given on a record that is not a dose (EVID 0, 2 or 3).",
         "Set EVID to 1, or AMT to 0.",

@@ -36,6 +36,11 @@ def _checked(effect: AbstractEffect, *fields: str) -> dict[str, float]:
     return {field: number(getattr(effect, field), f"{kind}('{effect.column}'): {field}") for field in fields}
 
 
+def _name(level: float) -> str:
+    """A level as it stands in a name: 1.0 as 1, 1234567.0 in full."""
+    return str(int(level)) if float(level).is_integer() else repr(float(level))
+
+
 @final
 @dataclass(frozen=True)
 class Power(AbstractEffect):
@@ -128,10 +133,10 @@ class Category(AbstractEffect):
         return hash((self.column, self.reference, tuple(self.levels.items()), self.fixed))
 
     def coefficients(self) -> dict[str, tuple[float, bool]]:
-        return {f"{level:g}": (float(start), self.fixed) for level, start in self.levels.items()}
+        return {_name(level): (float(start), self.fixed) for level, start in self.levels.items()}
 
     def log_factor(self, beta: dict[str, Any], x: Any) -> Any:
-        return sum(jnp.where(x == level, beta[f"{level:g}"], 0.0) for level in self.levels)
+        return sum(jnp.where(x == level, beta[_name(level)], 0.0) for level in self.levels)
 
 
 @final

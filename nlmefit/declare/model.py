@@ -7,6 +7,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
+import numpy as np
+
 from nlmefit.declare import equations
 from nlmefit.declare.compartments import AbstractCompartments
 from nlmefit.declare.dosing import Dosing
@@ -102,7 +104,15 @@ class AbstractModel(metaclass=_ModelType):
     def structure(self) -> Hashable:
         """Equal for models whose programs are the same: the class and its declarations, whatever `at` changed."""
         spec = self._spec
-        return type(self), tuple(spec.individuals.items()), tuple(spec.thetas.items()), tuple(spec.residuals.items())
+        declared = (tuple(spec.individuals.items()), tuple(spec.thetas.items()), tuple(spec.residuals.items()))
+        return type(self), self._constants(), declared
+
+    def _constants(self) -> Hashable:
+        """Plain attributes of the class and the instance, which methods may read as `self.name`."""
+        classes = [c for c in reversed(type(self).__mro__) if issubclass(c, AbstractModel) and c.__module__ != __name__]
+        plain = {k: v for c in classes for k, v in vars(c).items() if not k.startswith("__") and not callable(v)}
+        own = {k: v for k, v in vars(self).items() if k not in _INTERNAL}
+        return tuple(sorted((k, _content(v)) for k, v in {**plain, **own}.items()))
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -152,6 +162,17 @@ class AbstractModel(metaclass=_ModelType):
             return {}
         given = type(self).dosing(self, _as_namespace(p, "parameter or covariate"))
         return _returned(self, "dosing", "compartment", given)
+
+
+_INTERNAL = frozenset({"_spec", "_values", "_population", "_reads"})
+
+
+def _content(value: Any) -> str:
+    """A constant's content as text; an array's in full."""
+    if hasattr(value, "dtype"):
+        array = np.asarray(value)
+        return f"{array.dtype}{array.shape}{array.tolist()}"
+    return repr(value)
 
 
 def _as_namespace(values: Any, what: str) -> Namespace:

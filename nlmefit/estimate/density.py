@@ -36,6 +36,13 @@ def is_gaussian(distribution: Distribution) -> bool:
     return isinstance(distribution, Normal)
 
 
+def family(distribution: Distribution) -> str:
+    """The name of a distribution's family, expansions aside."""
+    while isinstance(distribution, ExpandedDistribution):
+        distribution = distribution.base_dist
+    return type(distribution).__name__
+
+
 def moments(sites: dict[str, Site], method: str) -> Moments:
     """Moments of all sites; MethodError where one is not normal."""
     for name, site in sites.items():

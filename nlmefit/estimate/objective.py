@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from nlmefit.backend import compiled
 from nlmefit.estimate.coordinates import Coordinates
-from nlmefit.estimate.density import Sites, is_gaussian
+from nlmefit.estimate.density import Sites, family, is_gaussian
 from nlmefit.estimate.empirical_bayes import find_mode
 from nlmefit.estimate.factor import factorize, solve
 from nlmefit.estimate.method import AbstractMarginalMethod
@@ -191,6 +191,22 @@ class Objective:
         report, slope, theta, root, parameters = values
         return Final(names, report, slope, theta, root, {name: parameters[name] for name in individual})
 
+    def outside_support(self, u: Float[np.ndarray, "p"]) -> dict[str, tuple[str, Bool[np.ndarray, "N n"]]]:
+        """By site that is not normal: the distribution's name, and which observations (N, n) lie outside its support."""
+        kinds: dict[str, str] = {}
+
+        def outside(u: Array, subject: Any) -> dict[str, Array]:
+            sites = self.model.observe(self.coordinates.theta(u, self.fixed), jnp.zeros(self.q), subject)
+            others = {name: d for name, d in sites.items() if not is_gaussian(d)}
+            kinds.update({name: family(d) for name, d in others.items()})
+            return {n: subject.mask[n] & ~jnp.asarray(d.support(subject.observed[n])) for n, d in others.items()}
+
+        jax.eval_shape(outside, np.asarray(u), jax.tree.map(lambda x: x[0], self.subjects))
+        if not kinds:
+            return {}
+        found = compiled(jax.vmap(outside, in_axes=(None, 0)))(np.asarray(u), self.subjects)
+        return {name: (kinds[name], np.asarray(value)) for name, value in found.items()}
+
     def _names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the reported scalars and of the individual parameters, in the model's order (a PyTree would sort them)."""
         found: list[tuple[str, ...]] = []
@@ -221,7 +237,7 @@ class Objective:
         result = self._run(np.asarray(u), self.fixed, _chunked(starts, self.size), self._subjects)
         flat = [np.asarray(x) for x in result]
         if starts.shape[0] > CHUNK:
-            flat = [x.reshape(-1, *x.shape[2:])[: self.size] for x in flat]
+            flat = [x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])[: self.size] for x in flat]
         return Contributions(*flat)
 
 

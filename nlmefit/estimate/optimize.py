@@ -102,13 +102,13 @@ def _bfgs(
 def _metric(search: Search) -> np.ndarray:
     """A positive definite curvature to start from: the Hessian if known, else the gradients' cross-product."""
     if search.hessian is not None:
-        values, vectors = np.linalg.eigh(search.hessian)
+        scale = _scale(search.hessian)
+        values, vectors = np.linalg.eigh(search.hessian / np.outer(scale, scale))
         values = np.maximum(np.abs(values), 1e-6 * max(np.max(np.abs(values)), 1e-300))
-        return (vectors * values) @ vectors.T
+        return scale[:, None] * ((vectors * values) @ vectors.T) * scale
     gradients = search.point.by_subject
     metric = 0.5 * gradients.T @ gradients
-    size = np.maximum(np.diag(metric), 1e-8 * max(float(np.max(np.diag(metric), initial=0.0)), 1e-8))
-    scale = np.sqrt(size)
+    scale = _scale(metric)
     values, vectors = np.linalg.eigh(metric / np.outer(scale, scale))
     values = np.maximum(values, 1e-3)
     return scale[:, None] * ((vectors * values) @ vectors.T) * scale
@@ -150,19 +150,32 @@ def _update(inverse: np.ndarray, s: Vector, y: Vector) -> np.ndarray:
     return left @ inverse @ left.T + np.outer(s, s) / sy
 
 
+def _scale(matrix: np.ndarray) -> Vector:
+    """sqrt |diagonal|, 1 where it is 0: what makes a curvature independent of units."""
+    size = np.abs(np.diag(matrix))
+    return np.sqrt(np.where(size > 0, size, 1.0))
+
+
 def _newton(evaluate: Callable[[Vector], Point], search: Search, large: Vector, control: Control) -> bool:
     """Take Newton steps with the true Hessian while they pay; True where the search is finished."""
+    if len(search.point.u) == 0:
+        search.hessian, search.decrement = np.zeros((0, 0)), 0.0
+        return True
     for _ in range(3):
         point = search.point
         search.hessian = hessian(evaluate, point, large)
-        values, vectors = np.linalg.eigh(search.hessian)
+        if not np.all(np.isfinite(search.hessian)):
+            search.decrement = np.nan
+            return True
+        scale = _scale(search.hessian)
+        values, vectors = np.linalg.eigh(search.hessian / np.outer(scale, scale))
         positive = values[0] > 0
-        along = vectors.T @ point.gradient
+        along = vectors.T @ (point.gradient / scale)
         gain = 0.5 * np.sum(along**2 / np.maximum(np.abs(values), 1e-12 * np.max(np.abs(values))))
         search.decrement = float(gain) if positive else np.nan
         if gain < 100 * control.gain:
             return True
-        step = -vectors @ (along / np.maximum(np.abs(values), 1e-8 * np.max(np.abs(values))))
+        step = -vectors @ (along / np.maximum(np.abs(values), 1e-8 * np.max(np.abs(values)))) / scale
         step *= min(1.0, 1.0 / np.max(np.abs(step) / large))
         new = _line_search(evaluate, point, step)
         if new is None:
@@ -174,8 +187,12 @@ def _newton(evaluate: Callable[[Vector], Point], search: Search, large: Vector, 
         if fall > 1e-3:
             return False
     search.hessian = hessian(evaluate, search.point, large)
-    values, vectors = np.linalg.eigh(search.hessian)
-    along = vectors.T @ search.point.gradient
+    if not np.all(np.isfinite(search.hessian)):
+        search.decrement = np.nan
+        return True
+    scale = _scale(search.hessian)
+    values, vectors = np.linalg.eigh(search.hessian / np.outer(scale, scale))
+    along = vectors.T @ (search.point.gradient / scale)
     search.decrement = float(0.5 * np.sum(along**2 / values)) if values[0] > 0 else np.nan
     return True
 

@@ -22,6 +22,7 @@ from nlmefit.estimate.method import AbstractMarginalMethod, Covariance, check_co
 from nlmefit.typing import Scalar
 
 LARGEST_GRID = 100_000
+BLOCK = 512
 
 
 @final
@@ -54,7 +55,12 @@ class Quadrature(AbstractMarginalMethod):
         factor = factorize(hessian)
         # H = L D L': z* + L'^-1 D^-1/2 x
         offsets = solve_upper(factor, points.T / jnp.sqrt(factor.pivots)[:, None]).T
-        joint = jax.vmap(lambda offset: log_joint(sites, z + offset))(offsets)
+
+        def at(offset: Array) -> Scalar:
+            return log_joint(sites, z + offset)
+
+        # All points of a large grid at once, with their tangents, would not fit in memory.
+        joint = jax.vmap(at)(offsets) if len(points) <= BLOCK else jax.lax.map(at, offsets, batch_size=BLOCK)
         total = jax.scipy.special.logsumexp(joint + log_weights)
         return -2.0 * total + log_determinant(factor), gradient
 
@@ -68,6 +74,6 @@ def grid(nodes: int, q: int) -> tuple[Float[Array, "k q"], Float[Array, "k"]]:
         )
     x, w = np.polynomial.hermite_e.hermegauss(nodes)
     log_w = np.log(w) + 0.5 * x**2
-    points = np.array(list(product(x, repeat=q))).reshape(-1, q)
+    points = np.array(list(product(x, repeat=q))).reshape(nodes**q, q)
     weights = np.array([sum(c) for c in product(log_w, repeat=q)])
     return jnp.asarray(points), jnp.asarray(weights)

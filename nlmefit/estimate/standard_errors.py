@@ -37,7 +37,7 @@ def covariance(
 ) -> Uncertainty:
     """The covariance of the reported scalars. `hessian` is d2F/du du' at the estimates, `slope` the Jacobian of the reported
     scalars in u, `names` those of the coordinates."""
-    unconstrained, note = _unconstrained(kind, hessian, by_subject, names)
+    unconstrained, note, kind = _unconstrained(kind, hessian, by_subject, names)
     with np.errstate(invalid="ignore"):
         natural = slope @ unconstrained @ slope.T if np.all(np.isfinite(unconstrained)) else np.full((len(slope),) * 2, np.nan)
     return Uncertainty(kind, natural, unconstrained, _condition(unconstrained), note)
@@ -45,26 +45,35 @@ def covariance(
 
 def _unconstrained(
     kind: Covariance, hessian: np.ndarray | None, by_subject: np.ndarray, names: tuple[str, ...]
-) -> tuple[np.ndarray, str]:
+) -> tuple[np.ndarray, str, Covariance]:
+    """The covariance of the coordinates, a note where it is not what was asked for, and the kind that it is."""
     p = by_subject.shape[1]
     nothing = np.full((p, p), np.nan)
     if kind == "none" or p == 0:
-        return nothing, ""
+        return nothing, "", kind
     S = 0.25 * by_subject.T @ by_subject
     if kind == "S":
         if not _positive(S):
-            return nothing, "S is singular (too few subjects, or parameters without effect): no standard errors."
-        return np.linalg.inv(S), ""
+            return nothing, "S is singular (too few subjects, or parameters without effect): no standard errors.", kind
+        return np.linalg.inv(S), "", kind
     if hessian is None:
-        return nothing, "the search ended before R was known: no standard errors."
+        return nothing, "the search ended before R was known: no standard errors.", kind
     R = 0.5 * hessian
     if _positive(R):
         inverse = np.linalg.inv(R)
-        return (inverse if kind == "R" else inverse @ S @ inverse), ""
+        if kind == "R":
+            return inverse, "", kind
+        if _positive(S):
+            return inverse @ S @ inverse, "", kind
+        if len(by_subject) <= p:
+            note = f"S is singular ({len(by_subject)} subjects, {p} parameters): standard errors are from R^-1 instead."
+            return inverse, note, "R"
+        note = f"S is singular ({_culprits(S, names)}): the data do not determine those parameters; no standard errors."
+        return nothing, note, kind
     blame = f"R is not positive definite ({_culprits(R, names)})"
     if _positive(S):
-        return np.linalg.inv(S), f"{blame}: standard errors are from S instead."
-    return nothing, f"{blame} and S is singular: no standard errors."
+        return np.linalg.inv(S), f"{blame}: standard errors are from S instead.", "S"
+    return nothing, f"{blame} and S is singular: no standard errors.", kind
 
 
 def _positive(matrix: np.ndarray) -> bool:

@@ -47,7 +47,7 @@ def judge(
     if multimodal:
         doubts.append(f"{len(multimodal)} subject(s) have a better mode elsewhere: {_names(multimodal)}.")
     if not search.stopped:
-        if np.isnan(search.decrement):
+        if np.isnan(search.decrement) or not _determined(search):
             doubts.append("The Hessian is not positive definite: a saddle, or parameters that the data do not determine.")
         elif search.decrement > WORTHWHILE:
             doubts.append(f"One more Newton step promises to lower the objective by {search.decrement:.2g}.")
@@ -60,10 +60,26 @@ def judge(
     return Status("converged", (f"gradient norm {norm:.1e}, one more Newton step would gain {search.decrement:.1e}.",))
 
 
+def _determined(search: Search) -> bool:
+    """Whether R is positive definite beyond rounding and, with more subjects than parameters, S is not singular."""
+    gradients, R = search.point.by_subject, search.hessian
+    if gradients.shape[1] == 0 or R is None:
+        return True
+    S = gradients.T @ gradients
+    return _smallest(R) > 1e-8 and (gradients.shape[0] <= gradients.shape[1] or _smallest(S) > 1e-10)
+
+
+def _smallest(matrix: np.ndarray) -> float:
+    size = np.diag(matrix)
+    if not np.all(np.isfinite(matrix)) or np.any(size <= 0):
+        return -np.inf
+    return float(np.linalg.eigvalsh(matrix / np.sqrt(np.outer(size, size)))[0])
+
+
 def collapsed(coordinates: Coordinates, u: np.ndarray) -> np.ndarray:
     """Which coordinates (p,) are omegas that have gone to 0."""
     omega = np.array([name.startswith("omega_") for name in coordinates.names], bool)
-    return omega & coordinates.positive & (u < np.log(COLLAPSED))
+    return omega & coordinates.positive & (u < np.log(COLLAPSED) + coordinates.start())
 
 
 def lost(subjects: tuple[object, ...]) -> str:
@@ -81,12 +97,14 @@ def _at_bounds(coordinates: Coordinates, theta: dict[str, np.ndarray]) -> list[s
                 result.append(f"The correlations {parameter.name} have reached +-1.")
             continue
         lower, upper = getattr(parameter.support, "lower_bound", None), getattr(parameter.support, "upper_bound", None)
-        if parameter.name.startswith("omega_") and value < COLLAPSED:
+        if parameter.name.startswith("omega_") and value < COLLAPSED * float(parameter.start):
             result.append(f"{parameter.name} has collapsed to 0 ({value:.1e}): leave that random effect out.")
         elif lower is not None and upper is not None and min(value - lower, upper - value) < 1e-4 * (upper - lower):
             result.append(f"{parameter.name} is at a bound ({value:.6g}).")
-        elif lower is not None and upper is None and value - lower < 1e-6 * max(1.0, abs(float(parameter.start))):
+        elif lower is not None and upper is None and value - lower < 1e-6 * (float(parameter.start) - lower):
             result.append(f"{parameter.name} is at its lower bound ({value:.6g}).")
+        elif upper is not None and lower is None and upper - value < 1e-6 * (upper - float(parameter.start)):
+            result.append(f"{parameter.name} is at its upper bound ({value:.6g}).")
     return result
 
 
