@@ -178,12 +178,14 @@ def _covariates(
 
 def _repeated(time: np.ndarray, codes: np.ndarray, row: np.ndarray, count: np.ndarray, interval: np.ndarray) -> np.ndarray:
     """Times of the doses that ADDL makes; one that misses a record's time by rounding only (3 * 0.1 and 0.3) is put on it."""
-    result = time[row] + count * interval
-    for k in np.flatnonzero(count > 0):
-        own = time[codes == codes[row[k]]]
-        nearest = own[np.argmin(np.abs(own - result[k]))]
-        if abs(nearest - result[k]) <= 1e-9 * max(1.0, abs(result[k])):
-            result[k] = nearest
+    result, owner = time[row] + count * interval, codes[row]
+    for who in np.unique(owner[count > 0]):  # records and doses of a subject stand together, in the order of codes
+        records = np.sort(time[np.searchsorted(codes, who) : np.searchsorted(codes, who, "right")])
+        own = slice(np.searchsorted(owner, who), np.searchsorted(owner, who, "right"))
+        after = np.clip(np.searchsorted(records, result[own]), 1, max(len(records) - 1, 1)) if len(records) > 1 else 0
+        for nearest in (records[after], records[after - 1]):
+            close = (count[own] > 0) & (np.abs(nearest - result[own]) <= 1e-9 * np.maximum(1.0, np.abs(result[own])))
+            result[own] = np.where(close, nearest, result[own])
     return result
 
 

@@ -4,6 +4,7 @@ An effect returns the log of its factor, so that for LogNormal parameters Power,
 linear in their coefficient on the scale of mu ("mu-referenced").
 """
 
+import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -14,18 +15,18 @@ from nlmefit.declare.values import number
 from nlmefit.errors import ModelError
 
 
-class AbstractEffect:
+class AbstractEffect(abc.ABC):
     """An effect of one data column on one parameter."""
 
     column: str
 
+    @abc.abstractmethod
     def coefficients(self) -> dict[str, tuple[float, bool]]:
         """Name suffix -> (start, fixed). An empty suffix stands for `beta_PARAMETER_COLUMN` itself."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def log_factor(self, beta: dict[str, Any], x: Any) -> Any:
         """log of the factor at covariate value x, beta by suffix."""
-        raise NotImplementedError
 
 
 def _checked(effect: AbstractEffect, *fields: str) -> dict[str, float]:

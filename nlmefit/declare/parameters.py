@@ -4,6 +4,7 @@ An individual parameter is h(mu(x) + eta) with eta ~ N(0, omega^2): the typical 
 make mu, the distribution's name fixes h (Lavielle 2014, ch. 3).
 """
 
+import abc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from nlmefit.declare.values import is_fixed, number, real
 from nlmefit.errors import ModelError
 
 
-class AbstractIndividual:
+class AbstractIndividual(abc.ABC):
     """What LogNormal, Normal and LogitNormal share: fields, checks, and the place of h.
 
     Subclasses give `check_value`, `transform` (h as a function of typical value, effects and eta) and the
@@ -30,9 +31,9 @@ class AbstractIndividual:
     prior: Any
     fixed: bool
 
+    @abc.abstractmethod
     def individual(self, typical: Any, log_factor: Any, eta: Any) -> Any:
         """The individual parameter from the typical value, the covariates' log factor and eta."""
-        raise NotImplementedError
 
 
 def _check(parameter: Any, kind: str) -> None:

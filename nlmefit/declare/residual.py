@@ -3,6 +3,7 @@
 All parameters are standard deviations (or coefficients of variation), never variances.
 """
 
+import abc
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -10,18 +11,18 @@ from nlmefit.declare.values import is_fixed, number
 from nlmefit.errors import ModelError
 
 
-class AbstractResidual:
+class AbstractResidual(abc.ABC):
     """y = f + eps,  eps ~ N(0, variance(f))."""
 
     unit: str
 
+    @abc.abstractmethod
     def parameters(self) -> dict[str, Any]:
         """Name (without the endpoint) -> start or Fixed."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def variance(self, f: Any, values: dict[str, Any]) -> Any:
         """Variance at prediction f, same shape."""
-        raise NotImplementedError
 
     def __add__(self, other: "AbstractResidual") -> "Combined":
         if not isinstance(other, AbstractResidual):
