@@ -24,8 +24,9 @@ def wald(estimate: float, se: float, lower: float = -np.inf, upper: float = np.i
     with np.errstate(over="ignore"):
         if np.isfinite(lower) and np.isfinite(upper):
             logit, width = np.log(below / above), half * (1 / below + 1 / above)
-            ends = (lower + (upper - lower) / (1 + np.exp(-(logit + s * width))) for s in (-1, 1))
-            return next(ends), next(ends)
+            share = 1 / (1 + np.exp(-np.array([logit - width, logit + width])))
+            low, high = lower + (upper - lower) * share
+            return low, high
         if np.isfinite(lower):
             return lower + below / np.exp(half / below), lower + below * np.exp(half / below)
         if np.isfinite(upper):

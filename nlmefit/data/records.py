@@ -98,7 +98,7 @@ def _label(series: pd.Series) -> pd.Series:
     if not pd.api.types.is_numeric_dtype(series):
         stripped = series.astype("string").str.strip()
         series = stripped.mask(stripped.isin(_MISSING)).astype(object)
-        if not stripped.dropna().mask(stripped.isin(_MISSING)).dropna().str.match(r"^-?(0|[1-9]\d*)(\.0*)?$").all():
+        if not series.dropna().str.match(r"^-?(0|[1-9]\d*)(\.0*)?$").all():
             return series.where(series.notna(), None)
     numbers = pd.to_numeric(series, errors="coerce")
     if numbers.notna().equals(series.notna()) and (numbers.dropna() % 1 == 0).all():

@@ -182,8 +182,8 @@ def _repeated(time: np.ndarray, codes: np.ndarray, row: np.ndarray, count: np.nd
     for who in np.unique(owner[count > 0]):  # records and doses of a subject stand together, in the order of codes
         records = np.sort(time[np.searchsorted(codes, who) : np.searchsorted(codes, who, "right")])
         own = slice(np.searchsorted(owner, who), np.searchsorted(owner, who, "right"))
-        after = np.clip(np.searchsorted(records, result[own]), 1, max(len(records) - 1, 1)) if len(records) > 1 else 0
-        for nearest in (records[after], records[after - 1]):
+        after = np.minimum(np.searchsorted(records, result[own]), len(records) - 1)
+        for nearest in (records[after], records[np.maximum(after - 1, 0)]):
             close = (count[own] > 0) & (np.abs(nearest - result[own]) <= 1e-9 * np.maximum(1.0, np.abs(result[own])))
             result[own] = np.where(close, nearest, result[own])
     return result

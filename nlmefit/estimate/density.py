@@ -31,16 +31,18 @@ class Moments(NamedTuple):
 
 def is_gaussian(distribution: Distribution) -> bool:
     """Whether a site is normal (possibly expanded)."""
-    while isinstance(distribution, ExpandedDistribution):
-        distribution = distribution.base_dist
-    return isinstance(distribution, Normal)
+    return isinstance(_unexpanded(distribution), Normal)
 
 
 def family(distribution: Distribution) -> str:
     """The name of a distribution's family, expansions aside."""
+    return type(_unexpanded(distribution)).__name__
+
+
+def _unexpanded(distribution: Distribution) -> Distribution:
     while isinstance(distribution, ExpandedDistribution):
         distribution = distribution.base_dist
-    return type(distribution).__name__
+    return distribution
 
 
 def moments(sites: dict[str, Site], method: str) -> Moments:

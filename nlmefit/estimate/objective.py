@@ -7,7 +7,7 @@ For one subject, with mode z*(u) where g(u, z*) = d inner / dz = 0 and contribut
 F_u, F_z, g_u, g_z come from one forward pass over (u, z) at the mode; nothing differentiates through the inner search.
 """
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -192,20 +192,29 @@ class Objective:
         return Final(names, report, slope, theta, root, {name: parameters[name] for name in individual})
 
     def outside_support(self, u: Float[np.ndarray, "p"]) -> dict[str, tuple[str, Bool[np.ndarray, "N n"]]]:
-        """By site that is not normal: the distribution's name, and which observations (N, n) lie outside its support."""
-        kinds: dict[str, str] = {}
+        """By site that is not normal: the distribution's family, and which observations (N, n) lie outside its support."""
+        others = {name: kind for name, (kind, gaussian) in self._families.items() if not gaussian}
+        if not others:
+            return {}
 
         def outside(u: Array, subject: Any) -> dict[str, Array]:
             sites = self.model.observe(self.coordinates.theta(u, self.fixed), jnp.zeros(self.q), subject)
-            others = {name: d for name, d in sites.items() if not is_gaussian(d)}
-            kinds.update({name: family(d) for name, d in others.items()})
-            return {n: subject.mask[n] & ~jnp.asarray(d.support(subject.observed[n])) for n, d in others.items()}
+            return {n: subject.mask[n] & ~jnp.asarray(sites[n].support(subject.observed[n])) for n in others}
 
-        jax.eval_shape(outside, np.asarray(u), jax.tree.map(lambda x: x[0], self.subjects))
-        if not kinds:
-            return {}
         found = compiled(jax.vmap(outside, in_axes=(None, 0)))(np.asarray(u), self.subjects)
-        return {name: (kinds[name], np.asarray(value)) for name, value in found.items()}
+        return {name: (kind, np.asarray(found[name])) for name, kind in others.items()}
+
+    @cached_property
+    def _families(self) -> dict[str, tuple[str, bool]]:
+        """By site: the family of its distribution, and whether it is normal."""
+        found: dict[str, tuple[str, bool]] = {}
+
+        def look(u: Array, subject: Any) -> None:
+            sites = self.model.observe(self.coordinates.theta(u, self.fixed), jnp.zeros(self.q), subject)
+            found.update({name: (family(d), is_gaussian(d)) for name, d in sites.items()})
+
+        jax.eval_shape(look, np.zeros(self.coordinates.size), jax.tree.map(lambda x: x[0], self.subjects))
+        return found
 
     def _names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the reported scalars and of the individual parameters, in the model's order (a PyTree would sort them)."""
@@ -221,16 +230,8 @@ class Objective:
 
     def gaussian_observations(self) -> Float[np.ndarray, "N"]:
         """Number of normal observations by subject: those whose log(2 pi) NONMEM leaves out."""
-        found: dict[str, bool] = {}
-
-        def look(u: Array, subject: Any) -> None:
-            theta = self.coordinates.theta(u, self.fixed)
-            sites = self.model.observe(theta, jnp.zeros(self.q), subject)
-            found.update({name: is_gaussian(d) for name, d in sites.items()})
-
-        jax.eval_shape(look, np.zeros(self.coordinates.size), jax.tree.map(lambda x: x[0], self.subjects))
-        counts = [np.asarray(self.subjects.mask[name]).sum(axis=1) for name, yes in found.items() if yes]
-        return np.sum(counts, axis=0) if counts else np.zeros(self.size)
+        masks = [self.subjects.mask[name] for name, (_, gaussian) in self._families.items() if gaussian]
+        return np.sum([np.asarray(mask).sum(axis=1) for mask in masks], axis=0) if masks else np.zeros(self.size)
 
     def _from(self, u: np.ndarray, starts: np.ndarray) -> Contributions:
         self.evaluations += 1

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from nlmefit.estimate.spectrum import spectrum
+
 Vector = Float[np.ndarray, "p"]
 
 
@@ -102,16 +104,12 @@ def _bfgs(
 def _metric(search: Search) -> np.ndarray:
     """A positive definite curvature to start from: the Hessian if known, else the gradients' cross-product."""
     if search.hessian is not None:
-        scale = _scale(search.hessian)
-        values, vectors = np.linalg.eigh(search.hessian / np.outer(scale, scale))
-        values = np.maximum(np.abs(values), 1e-6 * max(np.max(np.abs(values)), 1e-300))
-        return scale[:, None] * ((vectors * values) @ vectors.T) * scale
+        known = spectrum(search.hessian)
+        values = np.abs(known.values)
+        return known.with_values(np.maximum(values, 1e-6 * max(np.max(values), 1e-300)))
     gradients = search.point.by_subject
-    metric = 0.5 * gradients.T @ gradients
-    scale = _scale(metric)
-    values, vectors = np.linalg.eigh(metric / np.outer(scale, scale))
-    values = np.maximum(values, 1e-3)
-    return scale[:, None] * ((vectors * values) @ vectors.T) * scale
+    crossed = spectrum(0.5 * gradients.T @ gradients)
+    return crossed.with_values(np.maximum(crossed.values, 1e-3))
 
 
 def _line_search(evaluate: Callable[[Vector], Point], point: Point, step: Vector) -> Point | None:
@@ -150,51 +148,43 @@ def _update(inverse: np.ndarray, s: Vector, y: Vector) -> np.ndarray:
     return left @ inverse @ left.T + np.outer(s, s) / sy
 
 
-def _scale(matrix: np.ndarray) -> Vector:
-    """sqrt |diagonal|, 1 where it is 0: what makes a curvature independent of units."""
-    size = np.abs(np.diag(matrix))
-    return np.sqrt(np.where(size > 0, size, 1.0))
-
-
 def _newton(evaluate: Callable[[Vector], Point], search: Search, large: Vector, control: Control) -> bool:
-    """Take Newton steps with the true Hessian while they pay; True where the search is finished."""
-    if len(search.point.u) == 0:
-        search.hessian, search.decrement = np.zeros((0, 0)), 0.0
-        return True
-    for _ in range(3):
+    """Take up to three Newton steps with the true Hessian while they pay; True where the search is finished."""
+    for remaining in (3, 2, 1, 0):
         point = search.point
-        search.hessian = hessian(evaluate, point, large)
-        if not np.all(np.isfinite(search.hessian)):
-            search.decrement = np.nan
+        found = _newton_step(evaluate, search, large)
+        if found is None:
             return True
-        scale = _scale(search.hessian)
-        values, vectors = np.linalg.eigh(search.hessian / np.outer(scale, scale))
-        positive = values[0] > 0
-        along = vectors.T @ (point.gradient / scale)
-        gain = 0.5 * np.sum(along**2 / np.maximum(np.abs(values), 1e-12 * np.max(np.abs(values))))
-        search.decrement = float(gain) if positive else np.nan
-        if gain < 100 * control.gain:
+        step, gain = found
+        if gain < 100 * control.gain or not remaining:
             return True
-        step = -vectors @ (along / np.maximum(np.abs(values), 1e-8 * np.max(np.abs(values)))) / scale
-        step *= min(1.0, 1.0 / np.max(np.abs(step) / large))
-        new = _line_search(evaluate, point, step)
+        new = _line_search(evaluate, point, step * min(1.0, 1.0 / np.max(np.abs(step) / large)))
         if new is None:
             return True
         search.iterations += 1
         search.history.append({"iteration": search.iterations, "objective": new.value})
-        fall = point.value - new.value
         search.point = new
-        if fall > 1e-3:
+        if point.value - new.value > 1e-3:
             return False
-    search.hessian = hessian(evaluate, search.point, large)
+    return True
+
+
+def _newton_step(evaluate: Callable[[Vector], Point], search: Search, large: Vector) -> tuple[Vector, float] | None:
+    """Note R and the decrement at the search's point; the Newton step from there and its predicted gain, None for none."""
+    point = search.point
+    if len(point.u) == 0:
+        search.hessian, search.decrement = np.zeros((0, 0)), 0.0
+        return None
+    search.hessian = hessian(evaluate, point, large)
     if not np.all(np.isfinite(search.hessian)):
         search.decrement = np.nan
-        return True
-    scale = _scale(search.hessian)
-    values, vectors = np.linalg.eigh(search.hessian / np.outer(scale, scale))
-    along = vectors.T @ (search.point.gradient / scale)
-    search.decrement = float(0.5 * np.sum(along**2 / values)) if values[0] > 0 else np.nan
-    return True
+        return None
+    R = spectrum(search.hessian)
+    sizes = np.abs(R.values)
+    along = R.vectors.T @ (point.gradient / R.scale)
+    gain = float(0.5 * np.sum(along**2 / np.maximum(sizes, 1e-12 * np.max(sizes))))
+    search.decrement = gain if R.values[0] > 0 else np.nan
+    return -R.vectors @ (along / np.maximum(sizes, 1e-8 * np.max(sizes))) / R.scale, gain
 
 
 def hessian(evaluate: Callable[[Vector], Point], point: Point, large: Vector) -> Float[np.ndarray, "p p"]:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from nlmefit.estimate.method import Covariance
+from nlmefit.estimate.spectrum import smallest, spectrum
 
 
 @dataclass(frozen=True)
@@ -77,28 +78,22 @@ def _unconstrained(
 
 
 def _positive(matrix: np.ndarray) -> bool:
-    """Positive definite beyond rounding, judged on the correlation scale."""
-    size = np.diag(matrix)
-    if not np.all(np.isfinite(matrix)) or np.any(size <= 0):
-        return False
-    scale = np.sqrt(size)
-    return bool(np.linalg.eigvalsh(matrix / np.outer(scale, scale))[0] > 1e-10)
+    """Positive definite beyond rounding."""
+    return smallest(matrix) > 1e-10
 
 
 def _culprits(matrix: np.ndarray, names: tuple[str, ...]) -> str:
     """The coordinates that make up the direction of least curvature."""
     if not np.all(np.isfinite(matrix)):
         return "it is not finite"
-    _, vectors = np.linalg.eigh(matrix)
-    weight = np.abs(vectors[:, 0])
+    weight = np.abs(spectrum(matrix).vectors[:, 0])
     chosen = [names[k] for k in np.argsort(-weight) if weight[k] > 0.3][:3]
     return "along " + ", ".join(chosen)
 
 
 def _condition(matrix: np.ndarray) -> float:
-    size = np.diag(matrix)
-    if not np.all(np.isfinite(matrix)) or np.any(size <= 0):
+    """Largest over smallest eigenvalue on the correlation scale; NaN of what is no covariance, infinite of a singular one."""
+    if not np.all(np.isfinite(matrix)) or np.any(np.diag(matrix) <= 0):
         return np.nan
-    scale = np.sqrt(size)
-    values = np.linalg.eigvalsh(matrix / np.outer(scale, scale))
+    values = spectrum(matrix).values
     return float(values[-1] / values[0]) if values[0] > 0 else np.inf

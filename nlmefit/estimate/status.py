@@ -7,6 +7,7 @@ import numpy as np
 
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.optimize import Search
+from nlmefit.estimate.spectrum import smallest
 
 State = Literal["converged", "uncertain", "failed", "evaluated"]
 
@@ -66,14 +67,7 @@ def _determined(search: Search) -> bool:
     if gradients.shape[1] == 0 or R is None:
         return True
     S = gradients.T @ gradients
-    return _smallest(R) > 1e-8 and (gradients.shape[0] <= gradients.shape[1] or _smallest(S) > 1e-10)
-
-
-def _smallest(matrix: np.ndarray) -> float:
-    size = np.diag(matrix)
-    if not np.all(np.isfinite(matrix)) or np.any(size <= 0):
-        return -np.inf
-    return float(np.linalg.eigvalsh(matrix / np.sqrt(np.outer(size, size)))[0])
+    return smallest(R) > 1e-8 and (gradients.shape[0] <= gradients.shape[1] or smallest(S) > 1e-10)
 
 
 def collapsed(coordinates: Coordinates, u: np.ndarray) -> np.ndarray:
