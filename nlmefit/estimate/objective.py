@@ -187,7 +187,7 @@ class Objective:
         """Everything that the model computes once at the end, in one compiled call."""
         run = _finish(_Structure(self.model, self.method))
         values = jax.tree.map(np.asarray, run(np.asarray(u), self.fixed, z, self.subjects))
-        names, individual = self._names()
+        names, individual = self._names
         report, slope, theta, root, parameters = values
         return Final(names, report, slope, theta, root, {name: parameters[name] for name in individual})
 
@@ -216,6 +216,7 @@ class Objective:
         jax.eval_shape(look, np.zeros(self.coordinates.size), jax.tree.map(lambda x: x[0], self.subjects))
         return found
 
+    @cached_property
     def _names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of the reported scalars and of the individual parameters, in the model's order (a PyTree would sort them)."""
         found: list[tuple[str, ...]] = []
