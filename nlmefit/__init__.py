@@ -13,9 +13,17 @@ from nlmefit.data.subjects import Subjects  # noqa: E402
 from nlmefit.declare.compartments import OneCompartment, ThreeCompartment, TwoCompartment  # noqa: E402
 from nlmefit.declare.covariates import Category, Effect, Exponential, Linear, Power  # noqa: E402
 from nlmefit.declare.dosing import Dosing  # noqa: E402
+from nlmefit.declare.library.absorption import ParallelAbsorption, Transit  # noqa: E402
+from nlmefit.declare.library.effect_compartment import EffectCompartment  # noqa: E402
+from nlmefit.declare.library.friberg import Friberg  # noqa: E402
+from nlmefit.declare.library.indirect_response import IndirectResponse  # noqa: E402
+from nlmefit.declare.library.michaelis_menten import MichaelisMenten  # noqa: E402
+from nlmefit.declare.library.tmdd import TMDD  # noqa: E402
+from nlmefit.declare.library.tumour_growth import TumourGrowth  # noqa: E402
 from nlmefit.declare.omega import Blocks  # noqa: E402
 from nlmefit.declare.parameters import LogitNormal, LogNormal, Normal, Theta  # noqa: E402
 from nlmefit.declare.residual import Additive, CombinedSD, PowerError, Proportional  # noqa: E402
+from nlmefit.declare.solver import ClosedForm, Diffrax, MatrixExponential, Rosenbrock, RungeKutta  # noqa: E402
 from nlmefit.declare.values import Fixed  # noqa: E402
 from nlmefit.errors import DataError, MethodError, ModelError, NlmefitError  # noqa: E402
 from nlmefit.estimate.fo import FO  # noqa: E402
@@ -32,33 +40,46 @@ __version__ = "0.1.0"
 __all__ = [
     "FO",
     "FOCE",
+    "TMDD",
     "Additive",
     "Blocks",
     "Category",
+    "ClosedForm",
     "CombinedSD",
     "DataError",
+    "Diffrax",
     "Dosing",
     "Effect",
+    "EffectCompartment",
     "Exponential",
     "Fit",
     "Fixed",
+    "Friberg",
+    "IndirectResponse",
     "Laplace",
     "Linear",
     "LogNormal",
     "LogitNormal",
+    "MatrixExponential",
     "MethodError",
+    "MichaelisMenten",
     "Model",
     "ModelError",
     "NlmefitError",
     "Normal",
     "OneCompartment",
+    "ParallelAbsorption",
     "Power",
     "PowerError",
     "Proportional",
     "Quadrature",
+    "Rosenbrock",
+    "RungeKutta",
     "Subjects",
     "Theta",
     "ThreeCompartment",
+    "Transit",
+    "TumourGrowth",
     "TwoCompartment",
     "check",
     "evaluate",

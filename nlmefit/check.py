@@ -10,7 +10,7 @@ from nlmefit.data.needs import needs_of
 from nlmefit.data.records import read_records
 from nlmefit.data.subjects import Subjects
 from nlmefit.model import Model
-from nlmefit.population import changing_dynamics
+from nlmefit.population import unsolvable
 
 
 def check(df: pd.DataFrame, model: Model, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -19,7 +19,7 @@ def check(df: pd.DataFrame, model: Model, columns: Mapping[str, str] | None = No
     E codes are errors, with which `nm.fit` refuses the data; W codes are warnings. Rows count from 0.
     """
     needs = needs_of(model)
-    found = findings(read_records(df, needs.covariates, columns), needs)
+    found = findings(read_records(df, needs.columns, columns), needs)
     if not any(f.severity == "error" for f in found):
-        found = [*changing_dynamics(model, Subjects.from_frame(df, model, columns)), *found]
+        found = [*unsolvable(model, Subjects.from_frame(df, model, columns)), *found]
     return table(found)

@@ -20,7 +20,7 @@ from nlmefit.estimate.standard_errors import Uncertainty, covariance
 from nlmefit.estimate.status import Status, collapsed, judge, lost
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.model import Model
-from nlmefit.population import PopulationModel, check_constant_dynamics
+from nlmefit.population import PopulationModel
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
 
@@ -95,8 +95,7 @@ def bind(model: Any, data: Data) -> tuple[AbstractLatentModel, Any]:
         raise ModelError(f"{model.__name__} is a class; pass an instance: {model.__name__}().")
     if isinstance(model, Model):
         subjects = Subjects.of(data, model)
-        check_constant_dynamics(model, subjects)
-        return PopulationModel(model), subjects
+        return PopulationModel.of(model, subjects), subjects
     if isinstance(model, AbstractLatentModel) and hasattr(model, "bind"):
         return model.bind(data)
     raise ModelError(f"model must be an instance of an nm.Model class or of a latent model, got {type(model).__name__}.")
@@ -287,17 +286,27 @@ def _result(
         fixed=tuple(name for name in final.names if name in parameters and parameters[name].fixed),
         uncertainty=uncertainty,
         contributions=contributions,
-        eta=pd.DataFrame(found.z @ final.root.T, ids, etas),
+        eta=pd.DataFrame(np.where(latent.used(dataset.subjects, len(ids)), found.z @ final.root.T, np.nan), ids, etas),
         eta_covariance=_posterior(final.root, found.hessian),
         individual=pd.DataFrame(final.individual, ids),
         omega=pd.DataFrame(final.root @ final.root.T, etas, etas),
         history=pd.DataFrame(search.history if search is not None else []),
-        conventions=_conventions(latent, objective.method),
+        conventions=_conventions(latent, objective.method) | _passed_over(objective),
         seconds={**seconds, "total": time.perf_counter() - began},
         findings=tuple(getattr(dataset, "findings", ())),
         latent=latent,
         data=dataset,
     )
+
+
+def _passed_over(objective: Objective) -> dict[str, str]:
+    """What could not be solved on the way, in words; nothing where all could."""
+    said = {}
+    if objective.failures:
+        said["not solved"] = f"{objective.failures} trial points of random effects, which were passed over"
+    if objective.rescued:
+        said["solved again"] = f"{objective.rescued} searches for a mode, by the stiff solver"
+    return said
 
 
 def _posterior(root: np.ndarray, hessian: np.ndarray) -> np.ndarray:

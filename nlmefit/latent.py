@@ -83,9 +83,29 @@ class AbstractLatentModel(eqx.Module):
     def observe(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Distribution]:
         """Distribution of every observed site, batch shape (n,)."""
 
+    def near(self, theta: Theta, eta: Float[Array, "q"], subject: Any, order: int) -> Any:
+        """The subject, with what is costly for `observe` replaced by its Taylor polynomial of that order around (theta, eta).
+
+        There `observe` is exact in value and in as many derivatives; it stays what it is where nothing is costly.
+        """
+        return subject
+
+    @property
+    def costly(self) -> bool:
+        """Whether `near` replaces anything."""
+        return False
+
+    def sturdier(self) -> "AbstractLatentModel | None":
+        """The same model computed in a way that is slower and fails less, for the subjects that this one cannot do."""
+        return None
+
     @abc.abstractmethod
     def eta_names(self) -> tuple[str, ...]:
         """Names of the q random effects."""
+
+    def used(self, subjects: Any, size: int) -> Bool[np.ndarray, "N q"]:
+        """Which of the random effects each of the subjects has."""
+        return np.ones((size, len(self.eta_names())), bool)
 
     @abc.abstractmethod
     def structure(self) -> Hashable:

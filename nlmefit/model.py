@@ -6,20 +6,23 @@ import pandas as pd
 
 from nlmefit.data.subjects import Subjects
 from nlmefit.declare.model import AbstractModel
-from nlmefit.population import PopulationModel, check_constant_dynamics
+from nlmefit.population import PopulationModel
 from nlmefit.program import population_program
 
 
 class Model(AbstractModel, abstract=True):
     """A population model: y_ij ~ p(y | observe(t_ij, A_i(t_ij), P_i)),  P_i = h(mu(x_i) + eta_i),  eta_i ~ N(0, Omega).
 
-    Subclass it and declare: individual parameters (`nm.LogNormal`, `nm.Normal`, `nm.LogitNormal`), fixed effects
-    (`nm.Theta`), `omega = nm.Blocks(...)`, `dynamics = nm.OneCompartment(...)`, a residual model per endpoint, and the
-    method `observe(self, t, A, p)` that returns a prediction (or a NumPyro distribution) per endpoint. Optional:
-    `individual(self, theta, eta, x)` in place of the declared form of the parameters, `dosing(self, p)`.
+    Subclass it and declare: individual parameters (`nm.LogNormal`, `nm.Normal`, `nm.LogitNormal`), fixed effects (`nm.Theta`),
+    `omega = nm.Blocks(...)`, a residual model per endpoint, and the method `observe(self, t, A, p)` that returns a prediction
+    (or a NumPyro distribution) per endpoint. The structural model is a value, `dynamics = nm.OneCompartment(...)`, or the method
+    `dynamics(self, t, A, p)` that returns dA/dt by compartment; doses are added to it. Optional: `initial(self, p)` (amounts at
+    the first record and after a reset, 0 where none is given), `dosing(self, p)` (lag, bioavailability, rate, duration),
+    `individual(self, theta, eta, x)` in place of the declared form of the parameters, `occasion = "OCC"` (the column of the
+    occasions on which `iov=` effects are new), `solver = nm.RungeKutta(...)` (else the choice is automatic).
 
     `observe` gets all of a subject's times at once: `t` and the amounts in `A` are vectors (n,), the individual parameters in
-    `p` scalars (vectors where a covariate that changes in time enters them); write it elementwise, as for one time.
+    `p` scalars (vectors where they change in time); write it elementwise, as for one time. `dynamics` gets one time, numbers.
 
     The methods are compiled once for each class and its constants: `self.name` may be read (and differ between instances),
     but a global that a method reads is frozen at the first fit.
@@ -33,9 +36,8 @@ class Model(AbstractModel, abstract=True):
     def program(self, data: pd.DataFrame | Subjects) -> Callable[[], None]:
         """The model of all subjects as a NumPyro program without arguments, for NumPyro's handlers, NUTS and SVI.
 
-        Sites: every free population parameter by name (with its prior; `population.default_prior` states the defaults),
+        Sites: every free population parameter by name (with its prior; `priors.default_prior` states the defaults),
         `eta_base` (N, q) standard normal, `eta` (N, q) deterministic, and the endpoints. Raises DataError for unusable data.
         """
         subjects = Subjects.of(data, self)
-        check_constant_dynamics(self, subjects)
-        return population_program(PopulationModel(self), subjects.subjects, len(subjects))
+        return population_program(PopulationModel.of(self, subjects), subjects.subjects, len(subjects))

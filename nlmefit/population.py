@@ -1,6 +1,8 @@
-"""A declared Model and its closed-form solver as a latent model."""
+"""A declared Model and a solver as a latent model."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -8,48 +10,98 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float
 from numpyro import distributions as dist
-from numpyro.distributions import Distribution, constraints
+from numpyro.distributions import Distribution
 
+from nlmefit.backend import compiled
 from nlmefit.data.findings import Finding, raise_errors
 from nlmefit.data.subjects import Subjects
+from nlmefit.declare.dosing import Dosing
 from nlmefit.declare.model import AbstractModel
-from nlmefit.declare.population import PopulationParameter, correlation_matrix
+from nlmefit.declare.solver import (
+    AbstractSolver,
+    AbstractStepping,
+    Automatic,
+    ClosedForm,
+    MatrixExponential,
+    Rosenbrock,
+    RungeKutta,
+)
 from nlmefit.latent import AbstractLatentModel, Parameter
-from nlmefit.solve import superposition
+from nlmefit.priors import between, block_name, latent_block, latent_parameter, off_the_boundary
+from nlmefit.solve.amounts import Problem, steps
+from nlmefit.solve.amounts import amounts as solve
+from nlmefit.solve.choice import automatic, check_solver, depending, has_transit
+from nlmefit.solve.epochs import chosen
+from nlmefit.solve.taylor import by_forward_mode, expansion
 from nlmefit.typing import Theta
 
 
 class PopulationModel(AbstractLatentModel):
-    """A declared model as a latent model: individual parameters, amounts, predictions, residual distributions."""
+    """A declared model as a latent model: individual parameters, amounts, predictions, residual distributions.
+
+    The random effects are the etas, then those of the 1st, 2nd, ... occasion (`kappa_CL_1`); a subject with fewer occasions
+    than others leaves the rest unused, which adds nothing to its likelihood.
+    """
 
     model: AbstractModel = eqx.field(static=True)
+    occasions: int = eqx.field(static=True, default=1)
+    """The largest number of occasions in any subject."""
+    solver: AbstractSolver = eqx.field(static=True, default=Automatic())
+    in_steps: bool = eqx.field(static=True, default=False)
+    """Whether amounts go from event to event, since parameters change in time or a closed form is more than a sum over doses."""
+
+    @classmethod
+    def of(cls, model: AbstractModel, data: Subjects) -> "PopulationModel":
+        """The model for a data set: its number of occasions, and the solver that it asks for or that fits it.
+
+        Raises ModelError for a solver that the dynamics do not allow, DataError where the data has what it cannot follow.
+        """
+        check_solver(model)
+        raise_errors(unsolvable(model, data))
+        occasion = data.subjects.occasion
+        occasions = 1 if occasion is None else int(occasion.max()) + 1
+        bound = cls(model, occasions, _solver(model, data), _goes_in_steps(model, data))
+        if isinstance(model.specification.solver, Automatic) and isinstance(bound.solver, RungeKutta) and bound._is_stiff(data):
+            return replace(bound, solver=Rosenbrock())
+        return bound
 
     def parameters(self) -> dict[str, Parameter]:
         """Scalars by name; each block of correlated etas is one Cholesky factor of its correlation matrix."""
         population = self.model.population()
-        result = {p.name: _parameter(p) for p in population.values() if p.kind != "correlation"}
+        result = {p.name: latent_parameter(p) for p in population.values() if p.kind != "correlation"}
         for block in self.model.specification.blocks:
-            result[_block_name(block)] = _block(block, population)
+            result[block_name(block)] = latent_block(block, population)
         return result
 
     def eta_names(self) -> tuple[str, ...]:
-        return self.model.specification.etas
+        spec = self.model.specification
+        kappas = (f"kappa_{name}_{k}" for k in range(1, self.occasions + 1) for name in spec.occasion_effects)
+        return (*spec.etas, *kappas)
+
+    def used(self, subjects: Any, size: int) -> Bool[np.ndarray, "N q"]:
+        spec = self.model.specification
+        last = np.zeros(size) if subjects.occasion is None else subjects.occasion.max(axis=1)
+        occasions = np.repeat(np.arange(self.occasions), len(spec.occasion_effects))
+        return np.concatenate([np.ones((size, len(spec.etas)), bool), occasions <= last[:, None]], axis=1)
 
     def structure(self) -> Hashable:
-        return self.model.structure()
+        return self.model.structure(), self.occasions, self.solver, self.in_steps
 
     def omega(self, theta: Theta) -> Float[Array, "q q"]:
-        """Omega = diag(sd) R diag(sd): the Cholesky factor is diag(sd) times R's."""
-        names = self.eta_names()
+        """Omega = diag(sd) R diag(sd): the Cholesky factor is diag(sd) times R's. All occasions have the same sds."""
+        spec, names = self.model.specification, self.eta_names()
         if not names:
             return jnp.zeros((0, 0))
         root = jnp.eye(len(names))
-        for block in self.model.specification.blocks:
+        for block in spec.blocks:
             place = np.array([names.index(name) for name in block])
-            root = root.at[np.ix_(place, place)].set(theta[_block_name(block)])
-        return jnp.stack([theta[f"omega_{name}"] for name in names])[:, None] * root
+            root = root.at[np.ix_(place, place)].set(theta[block_name(block)])
+        sds = [theta[f"omega_{name}"] for name in spec.etas]
+        sds += [theta[f"gamma_{name}"] for name in spec.occasion_effects] * self.occasions
+        return jnp.stack(sds)[:, None] * root
 
     def observe(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Distribution]:
         predicted = self.predict(theta, eta, subject, self.model.amounts_read)[0]
@@ -58,20 +110,38 @@ class PopulationModel(AbstractLatentModel):
             for name, value in predicted.items()
         }
 
+    def near(self, theta: Theta, eta: Float[Array, "q"], subject: Any, order: int) -> Any:
+        """The subject with Taylor polynomials for its amounts; unchanged where these have a closed form."""
+        if not self.costly:
+            return subject
+        inputs = self._inputs(theta, eta, subject)
+        center, rebuild = _flat(inputs)
+        found = expansion(lambda x: self._amounts(rebuild(x), subject, self.model.amounts_read), center, order)
+        return eqx.tree_at(lambda s: s.expansion, subject, found, is_leaf=lambda x: x is None)
+
+    @property
+    def costly(self) -> bool:
+        """Whether amounts are computed by more than adding up responses in closed form."""
+        return bool(self.model.amounts_read) and (self.in_steps or not isinstance(self._solver, ClosedForm))
+
     def predict(
         self, theta: Theta, eta: Float[Array, "q"], subject: Any, wanted: tuple[str, ...]
     ) -> tuple[dict[str, Any], dict[str, Float[Array, "n"]]]:
         """Predictions by endpoint and amounts by compartment (those wanted), at the subject's rows."""
         spec = self.model.specification
-        effects = dict(zip(self.eta_names(), eta, strict=True))
-        at_start = self.model.parameters_of(theta, effects, subject.covariates)
         amounts: dict[str, Any] = {}
-        if spec.dynamics is not None:
-            dosing = self.model.dosing_of({**subject.covariates, **at_start})
-            amounts = superposition.amounts(spec.dynamics, at_start, dosing, subject, wanted)
-        x = {**subject.covariates, **subject.varying}
-        p = self.model.parameters_of(theta, effects, x) if subject.varying else at_start
-        predicted = self.model.predictions(subject.time, amounts, {**x, **p})
+        if spec.dynamics is not None and wanted:
+            inputs = self._inputs(theta, eta, subject)
+            if subject.expansion is not None:
+                found = subject.expansion(_flat(inputs)[0])
+            elif self.costly:
+                center, rebuild = _flat(inputs)
+                found = by_forward_mode(lambda x, s: self._amounts(rebuild(x), s, wanted))(center, subject)
+            else:
+                found = self._amounts(inputs, subject, wanted)
+            amounts = {name: found[:, place] for place, name in enumerate(wanted)}
+        p = self._individual(theta, eta, subject, subject.time, subject.epoch)
+        predicted = self.model.predictions(subject.time, amounts, p)
         shape = subject.time.shape
         rows = {
             name: value.expand(shape)
@@ -83,6 +153,110 @@ class PopulationModel(AbstractLatentModel):
         }
         return rows, amounts
 
+    # ---- from parameters to amounts ------------------------------------------------------------------------------
+
+    def _individual(self, theta: Theta, eta: Float[Array, "q"], subject: Any, time: Any, epoch: Any) -> dict[str, Any]:
+        """Individual parameters and covariates at the given times, or by epoch where `time` is None: numbers, or vectors."""
+        x = {**subject.covariates, **subject.varying}
+        effects = self._effects(eta, subject)
+        if epoch is not None:
+            x, effects = chosen(x, epoch), chosen(effects, epoch)
+        if subject.course is not None and time is not None:
+            x |= {name: jnp.interp(time, subject.course.knots, v) for name, v in subject.course.values.items()}
+        return {**x, **self.model.parameters_of(theta, effects, x)}
+
+    def _effects(self, eta: Float[Array, "q"], subject: Any) -> dict[str, Any]:
+        """Random effects by parameter: numbers, or vectors by epoch where they change with the occasion."""
+        spec = self.model.specification
+        effects: dict[str, Any] = dict(zip(spec.etas, eta[: len(spec.etas)], strict=True))
+        kappas = eta[len(spec.etas) :].reshape(self.occasions, len(spec.occasion_effects))
+        for place, name in enumerate(spec.occasion_effects):
+            kappa = kappas[0, place] if subject.occasion is None else kappas[subject.occasion, place]
+            effects[name] = effects.get(name, 0.0) + kappa
+        return effects
+
+    def _inputs(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> Any:
+        """What the amounts are computed from: individual parameters and doses' properties, or, where those change so often
+        that they are more numbers, population parameters and random effects."""
+        made = self._made(theta, eta, subject)
+        kinds = {name: p.kind for name, p in self.model.population().items()}
+        population = {n: v for n, v in theta.items() if kinds.get(n) in ("typical", "coefficient")}
+        original = (population, eta)
+        running = subject.course is not None
+        return original if running or _size(original) < _size(made) else made
+
+    def _made(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Any]:
+        p = self._individual(theta, eta, subject, None, None)
+        made: dict[str, Any] = {"p": {name: jnp.asarray(p[name], float) for name in self.model.dynamics_reads}}
+        doses = subject.doses
+        if doses is not None:
+            at_doses = p if subject.course is None else self._individual(theta, eta, subject, doses.time, doses.epoch)
+            made["dosing"] = {
+                f"{place}.{field}": jnp.asarray(value, float)
+                for place, dosing in self.model.dosing_of(at_doses).items()
+                for field, value in vars(dosing).items()
+                if value is not None
+            }
+        return made
+
+    def _amounts(self, inputs: Any, subject: Any, wanted: tuple[str, ...]) -> Float[Array, "n w"]:
+        return solve(self._problem(inputs, subject), self._solver, wanted)
+
+    def _problem(self, inputs: Any, subject: Any) -> Problem:
+        along = None
+        doses = subject.doses
+        if isinstance(inputs, tuple):
+            theta, eta = inputs
+            inputs = self._made(theta, eta, subject)
+            if subject.course is not None:
+
+                def along(t: Any, epoch: Any) -> dict[str, Any]:
+                    return self._individual(theta, eta, subject, t, epoch)
+
+                if doses is not None:  # the properties of doses are by dose
+                    doses = eqx.tree_at(lambda d: d.epoch, doses, jnp.arange(doses.time.shape[0]), is_leaf=lambda x: x is None)
+        dosing: dict[str, dict[str, Any]] = {}
+        for name, value in inputs.get("dosing", {}).items():
+            place, field = name.rsplit(".", 1)
+            dosing.setdefault(place, {})[field] = value
+        dynamics, p = self.model.specification.dynamics, inputs["p"]
+        assert dynamics is not None
+        return Problem(
+            dynamics,
+            p,
+            {place: Dosing(**fields) for place, fields in dosing.items()},
+            self.model.initial_of({name: v[0] if jnp.ndim(v) else v for name, v in p.items()}),
+            eqx.tree_at(lambda s: s.doses, subject, doses, is_leaf=lambda x: x is None),
+            along,
+        )
+
+    def sturdier(self) -> "PopulationModel | None":
+        if isinstance(self.model.specification.solver, Automatic) and isinstance(self.solver, RungeKutta):
+            return replace(self, solver=Rosenbrock())
+        return None
+
+    def _is_stiff(self, data: Subjects) -> bool:
+        """Whether, at the start values and eta = 0, explicit steps are so many that implicit ones are cheaper."""
+        explicit = self._steps(data)
+        if explicit.max(initial=0) < MANY_STEPS:
+            return False
+        implicit = replace(self, solver=Rosenbrock())._steps(data)
+        return bool(implicit.sum() * COST_OF_IMPLICIT < explicit.sum())
+
+    def _steps(self, data: Subjects) -> np.ndarray:
+        """Steps by subject (N,), at the start values and eta = 0."""
+        run = _steps_of(self)
+        theta = {name: p.start for name, p in self.parameters().items()}
+        return np.asarray(run(theta, data.subjects))
+
+    @property
+    def _solver(self) -> AbstractSolver:
+        if not isinstance(self.solver, Automatic) or self.model.specification.dynamics is None:
+            return self.solver
+        return automatic(self.model.specification.dynamics, self.model.dynamics_reads)
+
+    # ---- results ---------------------------------------------------------------------------------------------------
+
     def report(self, theta: Theta) -> dict[str, Array]:
         result = {}
         for name, parameter in self.model.population().items():
@@ -90,7 +264,7 @@ class PopulationModel(AbstractLatentModel):
                 result[name] = theta[name]
                 continue
             for block in self.model.specification.blocks:
-                root = theta[_block_name(block)]
+                root = theta[block_name(block)]
                 correlation = root @ root.T
                 for (i, a), (j, b) in combinations(enumerate(block), 2):
                     if name == f"corr_{a}_{b}":
@@ -98,23 +272,24 @@ class PopulationModel(AbstractLatentModel):
         return result
 
     def individual(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Array]:
-        effects = dict(zip(self.eta_names(), eta, strict=True))
+        """At the subject's first record, without the occasions' part."""
+        spec = self.model.specification
+        effects = dict.fromkeys(spec.effects, 0.0) | dict(zip(spec.etas, eta[: len(spec.etas)], strict=True))
         return {n: jnp.asarray(v, float) for n, v in self.model.parameters_of(theta, effects, subject.covariates).items()}
 
     def at(self, theta: Mapping[str, np.ndarray]) -> AbstractModel:
         population = self.model.population()
         theta = {name: np.asarray(value) for name, value in theta.items()}
         for block in self.model.specification.blocks:
-            theta[_block_name(block)] = _inside(theta[_block_name(block)])
+            theta[block_name(block)] = off_the_boundary(theta[block_name(block)])
         return self.model.at(
-            {n: _between(float(v), population[n]) for n, v in self.report(theta).items() if not population[n].fixed}
+            {n: between(float(v), population[n]) for n, v in self.report(theta).items() if not population[n].fixed}
         )
 
     def conventions(self) -> dict[str, str]:
-        dynamics = self.model.specification.dynamics
         lines = {"records": "at equal times the file's order decides"}
-        if dynamics is not None:
-            lines["amounts"] = "closed form, individual parameters constant in time"
+        if self.model.specification.dynamics is not None:
+            lines["amounts"] = _in_words(self._solver)
         return lines
 
     def _residual(self, theta: Theta, name: str, f: Any, subject: Any) -> Distribution:
@@ -125,125 +300,95 @@ class PopulationModel(AbstractLatentModel):
         return dist.Normal(safe, jnp.sqrt(residual.variance(safe, values)), validate_args=False)
 
 
-def check_constant_dynamics(model: AbstractModel, data: Subjects) -> None:
-    """DataError when a covariate that changes in time enters what a closed-form model holds constant."""
-    raise_errors(changing_dynamics(model, data))
+MANY_STEPS = 1000
+"""Steps of a subject from which on it is worth looking whether the system is stiff."""
+COST_OF_IMPLICIT = 4
+"""What a Rosenbrock step costs, in explicit steps."""
 
 
-def changing_dynamics(model: AbstractModel, data: Subjects) -> list[Finding]:
-    """A finding for each covariate that changes in time and enters the dynamics' parameters or the model's dosing."""
-    spec, frame = model.specification, data.records.frame
+def _steps_of(model: PopulationModel) -> Callable[..., Any]:
+    def one(theta: Theta, subject: Any) -> Any:
+        inputs = model._inputs(theta, jnp.zeros(len(model.eta_names())), subject)
+        return steps(model._problem(inputs, subject), model.solver)  # type: ignore[arg-type]
+
+    return compiled(jax.vmap(one, in_axes=(None, 0)))
+
+
+def _in_words(solver: AbstractSolver) -> str:
+    if isinstance(solver, ClosedForm):
+        return "closed form"
+    if isinstance(solver, MatrixExponential):
+        return "matrix exponential (the dynamics are linear)"
+    assert isinstance(solver, AbstractStepping)
+    how = {"RungeKutta": "explicit Runge-Kutta steps", "Rosenbrock": "Rosenbrock steps (stiff)", "Diffrax": "diffrax"}
+    return f"{how[type(solver).__name__]}, rtol {solver.rtol:g}, atol {solver.atol:g} of the largest amount"
+
+
+def _flat(inputs: Any) -> tuple[Float[Array, " k"], Callable[[Array], Any]]:
+    return ravel_pytree(inputs)
+
+
+def _size(inputs: Any) -> int:
+    return sum(jnp.size(leaf) for leaf in jax.tree.leaves(inputs))
+
+
+def _solver(model: AbstractModel, data: Subjects) -> AbstractSolver:
+    spec = model.specification
+    if spec.dynamics is None or not isinstance(spec.solver, Automatic):
+        return spec.solver
+    course = data.subjects.course
+    running = course is not None and any(_entering(model, tuple(course.values)).values())
+    return automatic(spec.dynamics, model.dynamics_reads, running)
+
+
+def _goes_in_steps(model: AbstractModel, data: Subjects) -> bool:
+    subjects, spec = data.subjects, model.specification
+    if spec.dynamics is None:
+        return False
+    changing = any(_entering(model, tuple(subjects.varying)).values()) or (subjects.occasion is not None)
+    doses = subjects.doses
+    if changing or model.has_initial or doses is None or doses.steady is None:
+        return changing or model.has_initial
+    stretched = doses.rate is not None and any(field == "bioavailability" for _, field in model.dosing_fields)
+    return doses.overlap > 1 or stretched or bool(model.routed_durations)
+
+
+def unsolvable(model: AbstractModel, data: Subjects) -> list[Finding]:
+    """What the data asks for that the model's solver cannot follow."""
+    spec, course = model.specification, data.subjects.course
     if spec.dynamics is None:
         return []
     found = []
-    for column, hit in _dependent(model, spec.dynamics.parameters, tuple(data.subjects.varying)).items():
+    if (
+        data.subjects.doses is not None
+        and data.subjects.doses.steady is not None
+        and has_transit(spec.dynamics, model.dynamics_reads)
+    ):
+        what = (
+            "SS asks for the steady state of doses that arrive through transit compartments of a number that is no whole number."
+        )
+        found.append(Finding("E131", what, "Write the doses out (ADDL), or use nm.Transit(compartments=...)."))
+    if not isinstance(spec.solver, ClosedForm | MatrixExponential) or course is None:
+        return found
+    for column, hit in _entering(model, tuple(course.values)).items():
         if hit:
-            who = (frame.groupby("ID", sort=False)[column].nunique() > 1).idxmax()
             what = (
-                f"covariate {column} changes in time (first in subject {who}) and enters {', '.join(hit)}, which the closed form "
-                f"of {type(spec.dynamics).__name__} holds constant."
+                f"covariate {column} runs linearly between records and enters {', '.join(hit)}, which "
+                f"nm.{type(spec.solver).__name__}() holds constant between records."
             )
-            fix = f"Use one value per subject, for example df.groupby('ID')['{column}'].transform('first')."
-            found.append(Finding("E136", what, fix, subject=who))
+            found.append(Finding("E136", what, 'Leave out `solver`, or use covariates="nocb" or "locf".'))
     return found
 
 
-def _dependent(model: AbstractModel, needed: tuple[str, ...], columns: tuple[str, ...]) -> dict[str, list[str]]:
-    """Which of the needed parameters and properties of doses depend on each covariate, read off the traced computation."""
+def _entering(model: AbstractModel, columns: tuple[str, ...]) -> dict[str, list[str]]:
+    """By covariate: what of the dynamics depends on it, read off the traced computation."""
     theta = {name: p.value for name, p in model.population().items()}
     x = dict.fromkeys(model.covariates, 1.0)
+    effects = dict.fromkeys(model.specification.effects, 0.0)
 
-    def constants(x: dict[str, Any]) -> dict[str, Any]:
-        p = model.parameters_of(theta, dict.fromkeys(model.specification.etas, 0.0), x)
-        dosing = model.dosing_of({**x, **p})
-        result = {name: p[name] for name in needed}
-        return result | {
-            f"the {field} of doses into {place}": getattr(dosing[place], field) for place, field in sorted(model.dosing_fields)
-        }
+    def entering(column: str, value: Any) -> dict[str, Any]:
+        changed = {**x, column: value}
+        p = {**changed, **model.parameters_of(theta, effects, changed)}
+        return {name: p[name] for name in model.dynamics_reads}
 
-    names = list(constants(x))
-    result = {}
-    for column in columns:
-        jaxpr = jax.make_jaxpr(lambda v, c=column: [jnp.asarray(value) for value in constants({**x, c: v}).values()])(1.0)
-        result[column] = [name for name, used in zip(names, _reached(jaxpr.jaxpr), strict=True) if used]
-    return result
-
-
-def _reached(jaxpr: Any) -> list[bool]:
-    """Which outputs depend on the inputs; an equation passes dependence from any input to all its outputs."""
-    tainted = {id(v) for v in jaxpr.invars}
-    for equation in jaxpr.eqns:
-        if any(id(v) in tainted for v in equation.invars):
-            tainted |= {id(v) for v in equation.outvars}
-    return [id(v) in tainted for v in jaxpr.outvars]
-
-
-def _block_name(block: tuple[str, ...]) -> str:
-    return "corr_" + "_".join(block)
-
-
-def _parameter(p: PopulationParameter) -> Parameter:
-    support = _support(p)
-    return Parameter(
-        p.name,
-        support,
-        np.asarray(p.value),
-        p.prior if p.prior is not None else default_prior(p),
-        p.prior is not None,
-        p.fixed,
-        p.unit,
-    )
-
-
-def _support(p: PopulationParameter) -> constraints.Constraint:
-    if np.isfinite(p.lower) and np.isfinite(p.upper):
-        return constraints.interval(p.lower, p.upper)
-    if np.isfinite(p.lower):
-        return constraints.positive if p.lower == 0 else constraints.greater_than(p.lower)
-    if np.isfinite(p.upper):
-        return constraints.less_than(p.upper)
-    return constraints.real
-
-
-def default_prior(p: PopulationParameter) -> Distribution:
-    """The weakly informative prior of a parameter that declares none.
-
-    Positive typical values: log-normal around the start, sd 1.5 on the log scale; bounded ones: uniform; others: normal
-    around the start, sd 10 max(1, |start|); coefficients: N(start, 2^2); omega and residual sds: half-normal, scale
-    max(1, 2 start) and 3 start.
-    """
-    if p.kind == "omega":
-        return dist.HalfNormal(max(1.0, 2 * p.value))
-    if p.kind == "residual":
-        return dist.HalfNormal(3 * p.value if p.value > 0 else 1.0)
-    if p.kind == "coefficient":
-        return dist.Normal(p.value, 2.0)
-    if np.isfinite(p.lower) and np.isfinite(p.upper):
-        return dist.Uniform(p.lower, p.upper)
-    if np.isfinite(p.lower):
-        shifted = dist.LogNormal(np.log(max(p.value - p.lower, 1e-12)), 1.5)
-        if p.lower == 0:
-            return shifted
-        return dist.TransformedDistribution(shifted, dist.transforms.AffineTransform(p.lower, 1.0, constraints.positive))
-    if np.isfinite(p.upper):
-        shifted = dist.LogNormal(np.log(max(p.upper - p.value, 1e-12)), 1.5)
-        return dist.TransformedDistribution(shifted, dist.transforms.AffineTransform(p.upper, -1.0, constraints.positive))
-    return dist.Normal(p.value, 10 * max(1.0, abs(p.value)))
-
-
-def _block(block: tuple[str, ...], population: Mapping[str, PopulationParameter]) -> Parameter:
-    root = np.linalg.cholesky(correlation_matrix(block, {name: p.value for name, p in population.items()}))
-    return Parameter(_block_name(block), constraints.corr_cholesky, root, dist.LKJCholesky(len(block), 2.0))
-
-
-def _inside(root: np.ndarray) -> np.ndarray:
-    """The Cholesky factor of a correlation matrix, moved off the boundary by 1e-9, where rounding makes it singular."""
-    matrix = root @ root.T
-    if np.linalg.eigvalsh(matrix)[0] > 1e-12:
-        return root
-    return np.linalg.cholesky((matrix + 1e-9 * np.eye(len(matrix))) / (1 + 1e-9))
-
-
-def _between(value: float, p: PopulationParameter) -> float:
-    """A value that rounding has put on its bound, moved inside by one unit in the last place."""
-    return float(np.clip(value, np.nextafter(p.lower, np.inf), np.nextafter(p.upper, -np.inf)))
+    return {column: depending(partial(entering, column), 1.0) for column in columns}

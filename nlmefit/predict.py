@@ -13,7 +13,7 @@ from nlmefit.backend import compiled
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import DataError, unknown
 from nlmefit.model import Model
-from nlmefit.population import PopulationModel, check_constant_dynamics
+from nlmefit.population import PopulationModel
 from nlmefit.results import Fit
 
 
@@ -37,8 +37,7 @@ def predict(
     """
     model = model.model if isinstance(model, Fit) else model
     subjects = Subjects.from_frame(data, model, columns, every_record=True)
-    check_constant_dynamics(model, subjects)
-    latent = PopulationModel(model)
+    latent = PopulationModel.of(model, subjects)
     theta = {name: jnp.asarray(p.start, float) for name, p in latent.parameters().items()}
 
     def one(eta: Any, subject: Any) -> dict[str, Any]:

@@ -104,7 +104,8 @@ class Fit:
         bounds = [self._bounds(str(name)) for name in table.index]
         ends = [wald(x, se, *b) for x, se, b in zip(table["estimate"], table["se"], bounds, strict=True)]
         table["lower"], table["upper"] = (np.array(end) for end in zip(*ends, strict=True)) if ends else ([], [])
-        table["shrinkage"] = self.shrinkage.rename(lambda name: f"omega_{name}").reindex(table.index)
+        shrunk = {symbol: self._shrinkage(columns) for symbol, columns in self._effects().items()}
+        table["shrinkage"] = pd.Series(shrunk, dtype=float).reindex(table.index)
         return table
 
     def _bounds(self, name: str) -> tuple[float, float]:
@@ -114,17 +115,34 @@ class Fit:
     @property
     def shrinkage(self) -> pd.Series:
         """Eta shrinkage in percent: 100 (1 - sd(eta modes) / omega)."""
-        sd = np.sqrt(np.diag(self.omega))
+        return pd.Series({c: self._shrinkage([c]) for c in self.eta.columns}, name="shrinkage", dtype=float)
+
+    def _shrinkage(self, columns: list[Any]) -> float:
+        """That of random effects with a common sd (those of all occasions) together."""
+        sd = np.sqrt(self.omega.loc[columns[0], columns[0]])
         with np.errstate(divide="ignore", invalid="ignore"):
-            return pd.Series(100 * (1 - self.eta.std(ddof=0).to_numpy() / sd), self.eta.columns, name="shrinkage")
+            return float(100 * (1 - np.nanstd(self.eta[columns].to_numpy()) / sd))
+
+    def _effects(self) -> dict[str, list[str]]:
+        """Columns of `eta` by the sd that they share."""
+        found: dict[str, list[str]] = {}
+        for column in self.eta.columns:
+            name, _, number = str(column).removeprefix("kappa_").rpartition("_")
+            symbol = f"gamma_{name}" if str(column).startswith("kappa_") and number.isdigit() else f"omega_{column}"
+            found.setdefault(symbol, []).append(column)
+        return found
 
     def omega_table(self) -> pd.DataFrame:
-        """Random effects: variance, sd, CV % (log-normal: sqrt(exp(variance) - 1)), shrinkage %."""
-        variance = pd.Series(np.diag(self.omega), self.omega.index)
+        """Random effects: variance, sd, CV % (log-normal: sqrt(exp(variance) - 1)), shrinkage %; `kappa` are the occasions'."""
         spec = getattr(self.model, "specification", None)
-        log_normal = [spec is not None and type(spec.individuals[n]).__name__ == "LogNormal" for n in variance.index]
-        cv = np.where(log_normal, 100 * np.sqrt(np.expm1(variance)), np.nan)
-        return pd.DataFrame({"variance": variance, "sd": np.sqrt(variance), "cv": cv, "shrinkage": self.shrinkage})
+        rows = {}
+        for symbol, columns in self._effects().items():
+            level, _, name = symbol.partition("_")
+            variance = float(np.diag(self.omega)[self.omega.columns.get_loc(columns[0])])
+            log_normal = spec is not None and type(spec.individuals[name]).__name__ == "LogNormal"
+            cv = 100 * np.sqrt(np.expm1(variance)) if log_normal else np.nan
+            rows[name if level == "omega" else f"kappa_{name}"] = (variance, np.sqrt(variance), cv, self._shrinkage(columns))
+        return pd.DataFrame.from_dict(rows, orient="index", columns=["variance", "sd", "cv", "shrinkage"])
 
     @property
     def observations(self) -> int:

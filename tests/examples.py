@@ -159,6 +159,60 @@ class PKPD(nm.Model):
     effect = nm.Additive(1.0)
 
 
+class Turnover(nm.Model):
+    """Oral drug with saturable elimination, indirect response: differential equations, lag, initial amounts by parameters."""
+
+    ka = nm.LogNormal(1.2, iiv=0.3)
+    tlag = nm.Theta(0.3, lower=0)
+    Vmax = nm.LogNormal(8.0, iiv=0.2)
+    Km = nm.Theta(1.5, lower=0)
+    V = nm.Theta(20.0, lower=0)
+    base = nm.LogNormal(50.0, iiv=0.2)
+    kout = nm.Theta(0.2, lower=0)
+    EC50 = nm.LogNormal(2.0, iiv=0.3)
+
+    def dosing(self, p):
+        return {"depot": nm.Dosing(lag=p.tlag)}
+
+    def initial(self, p):
+        return {"response": p.base}
+
+    def dynamics(self, t, A, p):
+        conc = A.central / p.V
+        return {
+            "depot": -p.ka * A.depot,
+            "central": p.ka * A.depot - p.Vmax * conc / (p.Km + conc),
+            "response": p.kout * (p.base * p.EC50 / (p.EC50 + conc) - A.response),
+        }
+
+    def observe(self, t, A, p):
+        return {"conc": A.central / p.V, "pca": A.response}
+
+    conc = nm.Proportional(0.15) + nm.Additive(0.1)
+    pca = nm.Additive(3.0)
+
+
+class TheophyllineOccasions(Theophylline):
+    """Clearance and absorption vary between the day and the night."""
+
+    ka = nm.LogNormal(1.5, iiv=0.6, iov=0.2)
+    CL = nm.LogNormal(2.8, iiv=0.3, iov=0.15)
+    occasion = "NIGHT"
+
+
+class TheophyllineGrowing(Theophylline):
+    """A weight that changes in time."""
+
+    CL = nm.LogNormal(2.8, iiv=0.3, covariates=[nm.Power("WEIGHT", reference=70, exponent=0.75)])
+
+
+class TheophyllineWritten(Theophylline):
+    """The equations written out: linear, so solved by the matrix exponential."""
+
+    def dynamics(self, t, A, p):
+        return {"depot": -p.ka * A.depot, "central": p.ka * A.depot - p.CL / p.V * A.central}
+
+
 @dataclass(frozen=True)
 class Example:
     name: str
@@ -207,6 +261,28 @@ def _pkpd() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["ID", "TIME", "DV", "AMT", "EVID", "DVID"])
 
 
+def _turnover() -> pd.DataFrame:
+    """Every other subject gets a second dose, and an infusion into the central compartment."""
+    rng = np.random.default_rng(8)
+    rows: list[tuple[float, ...]] = []
+    for i in range(1, 7):
+        rows.append((i, 0.0, np.nan, 100.0, 1, 1, 1, 0.0))
+        if i % 2:
+            rows += [(i, 6.0, np.nan, 80.0, 1, 1, 1, 0.0), (i, 10.0, np.nan, 30.0, 1, 2, 1, 2.0)]
+        for t in (1.0, 2.0, 4.0, 8.0, 12.0, 24.0):
+            conc = 5 * np.exp(-0.15 * t) * (1 + 0.15 * rng.normal()) * (1 - np.exp(-1.2 * t))
+            rows.append((i, t, conc, 0.0, 0, 1, 1, 0.0))
+            rows.append((i, t, 50 - 6 * conc + 3 * rng.normal(), 0.0, 0, 1, 2, 0.0))
+    frame = pd.DataFrame(rows, columns=["ID", "TIME", "DV", "AMT", "EVID", "CMT", "DVID", "DUR"])
+    return frame.sort_values(["ID", "TIME"], kind="stable")
+
+
+def _by_time() -> pd.DataFrame:
+    """Theophylline with columns that change in time."""
+    data = _shipped("theophylline", 6)
+    return data.assign(NIGHT=(data["TIME"] > 6) * 1, WEIGHT=70 + data["TIME"])
+
+
 @cache
 def examples() -> dict[str, Example]:
     """All examples by name."""
@@ -220,5 +296,9 @@ def examples() -> dict[str, Example]:
         Example("fraction", Fraction(), _fraction()),
         Example("counts", Counts(), _counts(), gaussian=False),
         Example("pkpd", PKPD(), _pkpd()),
+        Example("turnover", Turnover(), _turnover()),
+        Example("occasions", TheophyllineOccasions(), _by_time()),
+        Example("growing", TheophyllineGrowing(), _by_time()),
+        Example("written", TheophyllineWritten(), _shipped("theophylline", 6)),
     ]
     return {e.name: e for e in found}

@@ -18,6 +18,7 @@ LAYERS = (
     ("latent",),
     ("solve",),
     ("program",),
+    ("priors",),
     ("population",),
     ("estimate",),
     ("generative",),

@@ -379,7 +379,7 @@ class Fed(Theophylline):
 class Weighed(Theophylline):
     """A covariate of CL."""
 
-    CL = nm.LogNormal(2.8, iiv=0.3, covariates=[nm.Power("WT", reference=70)])
+    CL = nm.LogNormal(2.8, iiv=0.3, covariates=[nm.Power("WT", reference=70, exponent=1.0)])
 
 
 class Meal(Bolus):
@@ -397,23 +397,25 @@ def test_a_covariate_that_changes_in_time_may_enter_observe():
     np.testing.assert_allclose(found["conc"], found["A_central"] / V * df["SCALE"], rtol=1e-13)
 
 
-@pytest.mark.parametrize(
-    ("model", "columns", "words"),
-    [
-        (Weighed(), {"WT": 70.0}, "covariate WT changes in time (first in subject 8) and enters CL, which the closed form of"),
-        (Meal(), {"FED": 1.0, "DELAY": 0.5}, "covariate FED changes in time (first in subject 8) and enters the bioavailab"),
-        (Meal(), {"DELAY": 0.5, "FED": 1.0}, "covariate DELAY changes in time (first in subject 8) and enters the lag of doses"),
-    ],
-)  # fmt: skip
-def test_a_covariate_that_changes_in_time_may_not_enter_what_the_closed_form_holds_constant(model, columns, words):
-    df = pd.concat([records(T).assign(ID=who, **columns) for who in (3, 8)], ignore_index=True)
-    nm.predict(model, df)
-    df.loc[len(df) - 1, next(iter(columns))] = 0.25
-    for attempt in (lambda: nm.predict(model, df), lambda: nm.evaluate(model, df.assign(DV=1.0), nm.FO())):
-        with pytest.raises(nm.DataError) as caught:
-            attempt()
-        assert words in str(caught.value)
-        assert f"df.groupby('ID')['{next(iter(columns))}'].transform('first')" in str(caught.value)
+def test_a_covariate_that_changes_in_time_is_carried_backward():
+    """CL is that of WT at the record at the end of each interval, as in NONMEM."""
+    df = records(T).assign(WT=np.linspace(40.0, 100.0, len(T) + 1))
+    found = nm.predict(Weighed(), df)["A_central"].to_numpy()
+    depot, central, expected = 100.0, 0.0, []
+    for elapsed, weight in zip(np.diff(df["TIME"]), df["WT"][1:], strict=True):
+        k = K * weight / 70
+        gone = bateman(elapsed, depot, k=k)
+        depot, central = depot * np.exp(-KA * elapsed), central * np.exp(-k * elapsed) + gone
+        expected.append(central)
+    np.testing.assert_allclose(found[1:], expected, rtol=1e-12)
+
+
+def test_what_a_dose_record_says_of_lag_and_bioavailability_holds_for_the_dose():
+    """Covariates of later records change nothing for it, nor those of doses that ADDL made."""
+    df = records(T).assign(FED=0.0, DELAY=0.25)
+    df.loc[1:, "FED"], df.loc[1:, "DELAY"] = 1.0, 3.0
+    found, constant = nm.predict(Meal(), df), nm.predict(Meal(), df.assign(FED=0.0, DELAY=0.25))
+    np.testing.assert_allclose(found["conc"], constant["conc"], rtol=1e-14)
 
 
 @pytest.mark.parametrize(

@@ -100,14 +100,6 @@ def _repeats(dose: np.ndarray, fields: dict[str, np.ndarray]) -> Iterator[Findin
         "SS asks for steady state without an interval.",
         "Give II, above 0.",
     )
-    rate = fields["RATE"]
-    infusion = np.where(rate > 0, fields["AMT"] / np.where(rate > 0, rate, 1.0), fields["DUR"])
-    yield from where(
-        dose & (steady >= 1) & (interval > 0) & (infusion > interval),
-        "E131",
-        "a steady-state infusion lasts longer than its interval, which this version does not solve.",
-        "Write the doses out (ADDL) instead of SS.",
-    )
 
 
 def _compartments(dose: np.ndarray, fields: dict[str, np.ndarray], needs: Needs) -> Iterator[Finding]:

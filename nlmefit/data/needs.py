@@ -20,6 +20,13 @@ class Needs:
     """Covariates whose logarithm is taken."""
     modelled: frozenset[tuple[str, str]]
     """(compartment, "rate" or "duration"): what RATE -1 and -2 may ask for."""
+    occasion: str | None = None
+    """The column of occasions, of a model with inter-occasion variability."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the data beyond the standard ones: covariates and the occasion."""
+        return tuple(dict.fromkeys((*self.covariates, *([self.occasion] if self.occasion else []))))
 
 
 def needs_of(model: Any) -> Needs:
@@ -36,6 +43,5 @@ def needs_of(model: Any) -> Needs:
             named = (effect.reference, *effect.levels)
             levels[effect.column] = tuple(v for v in levels.get(effect.column, named) if v in named)
     positive = frozenset(effect.column for effect in effects if isinstance(effect, Power))
-    zero_order = spec.dynamics is not None and spec.dynamics.absorption == "zero-order"
-    modelled = model.dosing_fields | ({("central", "duration")} if zero_order else set())
-    return Needs(model.endpoints, model.covariates, spec.compartments, levels, positive, modelled)
+    modelled = model.dosing_fields | {(name, "duration") for name in model.routed_durations}
+    return Needs(model.endpoints, model.covariates, spec.compartments, levels, positive, modelled, spec.occasion)

@@ -6,41 +6,19 @@ masked out of every likelihood. Prepared in NumPy: nothing here is traced or com
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import equinox as eqx
 import numpy as np
 import pandas as pd
 
 from nlmefit.data.checks import endpoint_index, findings
+from nlmefit.data.doses import Doses, doses
+from nlmefit.data.epochs import Course, Rule, course, epochs
 from nlmefit.data.findings import Finding, raise_errors
 from nlmefit.data.needs import Needs, needs_of
 from nlmefit.data.records import Records, event_types, observation_rows, read_records
-
-
-class Doses(eqx.Module):
-    """Doses of one subject, padded with amount 0 (batched: a leading axis N).
-
-    ADDL is written out. `order` is the position among the subject's records, -1 for a dose that ADDL made (NONMEM gives
-    those before any record at the same time); `segment` counts the resets before the dose. Fields that no dose of the data
-    uses are None, so that a bolus-only data set compiles to bolus-only code.
-    """
-
-    time: Any
-    amount: Any
-    compartment: Any
-    order: Any
-    segment: Any
-    duration: Any = None
-    """Known duration of the infusion, 0 for a bolus."""
-    rate: Any = None
-    """Known rate, 0 where the duration counts; bioavailability then stretches the duration."""
-    modelled: Any = None
-    """0, or -1 for a modelled rate, -2 for a modelled duration."""
-    steady: Any = None
-    interval: Any = None
-    only: int | None = eqx.field(static=True, default=None)
-    """The compartment to which all doses of the data go, None where there are several."""
+from nlmefit.errors import DataError, unknown
 
 
 class Subject(eqx.Module):
@@ -53,9 +31,25 @@ class Subject(eqx.Module):
     mask: dict[str, Any]
     covariates: dict[str, Any]
     """Scalars: at the subject's first record."""
-    varying: dict[str, Any]
-    """By observation row (n,): the covariates that change within some subject."""
     doses: Doses | None
+    start: Any
+    """Time of the subject's first record, where initial amounts hold."""
+    varying: dict[str, Any] = eqx.field(default_factory=dict)
+    """By epoch (E,): the covariates that change within some subject. (This and what follows is None or empty if nothing does.)"""
+    epoch: Any = None
+    """(n,): the epoch that a row lies in."""
+    boundary: Any = None
+    """(E - 1,): when an epoch ends, inf where the subject has no further one."""
+    boundary_segment: Any = None
+    occasion: Any = None
+    """(E,): the number of the occasion, from 0; None for a model without."""
+    resets: Any = None
+    """(r,): times of EVID 3 and 4, inf where padded; `reset_segment` is the segment that they begin."""
+    reset_segment: Any = None
+    course: Course | None = None
+    """Covariates that run linearly between records."""
+    expansion: Any = None
+    """Taylor polynomials of the amounts around some individual parameters, in place of solving (see `solve/taylor.py`)."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +68,8 @@ class Subjects:
     needs: Needs
     """What the model asked for that these were laid out for."""
     every_record: bool
+    rule: Rule = "nocb"
+    """How covariates run between records."""
 
     @classmethod
     def of(cls, data: "pd.DataFrame | Subjects", model: Any) -> "Subjects":
@@ -82,7 +78,7 @@ class Subjects:
             return cls.from_frame(data, model)
         if data.needs == needs_of(model) and not data.every_record:
             return data
-        return cls.from_frame(data.frame, model, data.columns)
+        return cls.from_frame(data.frame, model, data.columns, covariates=data.rule)
 
     @classmethod
     def from_frame(
@@ -91,21 +87,26 @@ class Subjects:
         model: Any,
         columns: Mapping[str, str] | None = None,
         *,
+        covariates: Rule = "nocb",
         every_record: bool = False,
     ) -> "Subjects":
         """Check `df` against `model` and lay it out.
 
-        **Arguments:** `columns` maps your names to standard ones, `{"CONC": "DV"}`. `every_record`: lay out all records
-        as rows to predict, with no likelihood (DV is not needed).
+        **Arguments:** `columns` maps your names to standard ones, `{"CONC": "DV"}`. `covariates` says how those that change
+        in time run between records: "nocb", a record's value holds since the record before (next observation carried
+        backward, as in NONMEM); "locf", it holds until the next record; "linear" in between. `every_record`: lay out all
+        records as rows to predict, with no likelihood (DV is not needed).
 
         Raises DataError listing every error found; `nm.check(df, model)` gives them as a table.
         """
+        if covariates not in get_args(Rule):
+            raise DataError("covariates=: " + unknown("rule", str(covariates), get_args(Rule)))
         needs = needs_of(model)
-        records = read_records(df, needs.covariates, columns)
+        records = read_records(df, needs.columns, columns)
         found = findings(records, needs, observations=not every_record)
         raise_errors(found)
-        laid_out = _lay_out(records, needs, every_record)
-        return cls(*laid_out, records, tuple(found), df.copy(), dict(columns or {}), needs, every_record)
+        laid_out = _lay_out(records, needs, every_record, covariates)
+        return cls(*laid_out, records, tuple(found), df.copy(), dict(columns or {}), needs, every_record, covariates)
 
     @property
     def observations(self) -> np.ndarray:
@@ -116,7 +117,7 @@ class Subjects:
         return len(self.ids)
 
 
-def _lay_out(records: Records, needs: Needs, every_record: bool) -> tuple[Subject, np.ndarray, np.ndarray]:
+def _lay_out(records: Records, needs: Needs, every_record: bool, rule: Rule) -> tuple[Subject, np.ndarray, np.ndarray]:
     """The padded arrays, the subjects' labels, and the position of every row in the user's frame."""
     frame = records.frame
     evid = event_types(records)
@@ -125,22 +126,35 @@ def _lay_out(records: Records, needs: Needs, every_record: bool) -> tuple[Subjec
     counted = np.ones(len(frame), bool) if every_record else observation_rows(records, evid)
     first = np.searchsorted(codes, np.arange(size))
     order = np.arange(len(frame)) - first[codes]
+    time = frame["TIME"].to_numpy(float)
     segment = _segments(records, evid, codes)
     index, real = _index(codes, counted, size, first)
     endpoint = endpoint_index(records, needs.endpoints)
     value = frame["DV"].to_numpy(float) if records.has("DV") and not every_record else np.zeros(len(frame))
     masks = {name: real & (not every_record) & (endpoint[index] == i) for i, name in enumerate(needs.endpoints)}
-    observed = {name: np.where(mask, value[index], 0.0) for name, mask in masks.items()}
-    constant, varying = _covariates(frame, needs.covariates, codes, first, index)
+    filled = {name: _filled(frame[name], codes) for name in needs.columns}
+    varying = pd.DataFrame({n: filled[n] for n in needs.covariates if (filled[n].groupby(codes).nunique() > 1).any()})
+    occasion = None if needs.occasion is None else filled[needs.occasion]
+    linear = rule == "linear"
+    found = epochs(time, codes, segment, varying.iloc[:, :0] if linear else varying, occasion, rule)
+    resets = _resets(time, evid, codes, segment, size)
     subjects = Subject(
-        time=frame["TIME"].to_numpy(float)[index],
+        time=time[index],
         order=order[index].astype(float),
         segment=segment[index].astype(float),
-        observed=observed,
+        observed={name: np.where(mask, value[index], 0.0) for name, mask in masks.items()},
         mask=masks,
-        covariates=constant,
-        varying=varying,
-        doses=_doses(records, evid, codes, order, segment, size) if needs.compartments else None,
+        covariates={name: filled[name].to_numpy(float)[first] for name in needs.covariates},
+        doses=doses(records, evid, codes, order, segment, found and found.of_record) if needs.compartments else None,
+        start=time[first],
+        varying={} if found is None else found.values,
+        epoch=None if found is None else found.of_record[index],
+        boundary=None if found is None else found.boundary,
+        boundary_segment=None if found is None else found.segment,
+        occasion=None if found is None else found.occasion,
+        resets=resets[0],
+        reset_segment=resets[1],
+        course=course(time, codes, varying) if linear else None,
     )
     return subjects, np.asarray(ids), np.where(real, index, -1)
 
@@ -164,70 +178,20 @@ def _segments(records: Records, evid: np.ndarray, codes: np.ndarray) -> np.ndarr
     return pd.Series(reset.astype(int)).groupby(codes).cumsum().to_numpy()
 
 
-def _covariates(
-    frame: pd.DataFrame, names: tuple[str, ...], codes: np.ndarray, first: np.ndarray, index: np.ndarray
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    constant, varying = {}, {}
-    for name in names:
-        filled = frame[name].groupby(codes).bfill().groupby(codes).ffill()
-        constant[name] = filled.to_numpy(float)[first]
-        if (filled.groupby(codes).nunique() > 1).any():
-            varying[name] = filled.to_numpy(float)[index]
-    return constant, varying
+def _filled(column: pd.Series, codes: np.ndarray) -> pd.Series:
+    """A covariate with gaps filled by the subject's next value, or the last."""
+    return column.groupby(codes).bfill().groupby(codes).ffill()
 
 
-def _repeated(time: np.ndarray, codes: np.ndarray, row: np.ndarray, count: np.ndarray, interval: np.ndarray) -> np.ndarray:
-    """Times of the doses that ADDL makes; one that misses a record's time by rounding only (3 * 0.1 and 0.3) is put on it."""
-    result, owner = time[row] + count * interval, codes[row]
-    for who in np.unique(owner[count > 0]):  # records and doses of a subject stand together, in the order of codes
-        records = np.sort(time[np.searchsorted(codes, who) : np.searchsorted(codes, who, "right")])
-        own = slice(np.searchsorted(owner, who), np.searchsorted(owner, who, "right"))
-        after = np.minimum(np.searchsorted(records, result[own]), len(records) - 1)
-        for nearest in (records[after], records[np.maximum(after - 1, 0)]):
-            close = (count[own] > 0) & (np.abs(nearest - result[own]) <= 1e-9 * np.maximum(1.0, np.abs(result[own])))
-            result[own] = np.where(close, nearest, result[own])
-    return result
-
-
-def _doses(
-    records: Records, evid: np.ndarray, codes: np.ndarray, order: np.ndarray, segment: np.ndarray, size: int
-) -> Doses | None:
-    rows = np.flatnonzero(np.isin(evid, (1, 4)))
+def _resets(
+    time: np.ndarray, evid: np.ndarray, codes: np.ndarray, segment: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """Times and segments of EVID 3 and 4 by subject (N, r); None where there are none."""
+    rows = np.flatnonzero(np.isin(evid, (3, 4)))
     if len(rows) == 0:
-        return None
-    repeats = records.column("ADDL", 0.0)[rows].astype(int) + 1
-    row = np.repeat(rows, repeats)
-    count = np.arange(len(row)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    interval = records.column("II", 0.0)[row]
-    amount, rate = records.column("AMT", 0.0)[row], records.column("RATE", 0.0)[row]
-    steady = np.where(count == 0, records.column("SS", 0.0)[row], 0.0)
-    modelled = np.where(rate < 0, rate, 0.0)
-    fixed_rate = np.where(rate > 0, rate, 0.0)
-    duration = records.column("DUR", 0.0)[row]
-    columns = {
-        "time": _repeated(records.frame["TIME"].to_numpy(float), codes, row, count, interval),
-        "amount": amount,
-        "compartment": np.maximum(records.column("CMT", 1.0)[row], 1) - 1,
-        "order": np.where(count == 0, order[row], -1).astype(float),
-        "segment": segment[row].astype(float),
-        "duration": duration if (duration > 0).any() or (fixed_rate > 0).any() or modelled.any() else None,
-        "rate": fixed_rate if (fixed_rate > 0).any() else None,
-        "modelled": modelled if modelled.any() else None,
-        "steady": steady if steady.any() else None,
-        "interval": interval if steady.any() else None,
-    }
-    place = pd.Series(codes[row]).groupby(codes[row]).cumcount().to_numpy()
-    width = int(place.max()) + 1
-    padding = {"segment": -1.0, "interval": 1.0}
-
-    def pad(name: str, values: np.ndarray | None) -> np.ndarray | None:
-        if values is None:
-            return None
-        result = np.full((size, width), padding.get(name, 0.0))
-        result[codes[row], place] = values
-        return result.astype(int) if name == "compartment" else result
-
-    places = set(columns["compartment"].astype(int))
-    return Doses(
-        **{name: pad(name, values) for name, values in columns.items()}, only=int(places.pop()) if len(places) == 1 else None
-    )
+        return None, None
+    place = pd.Series(codes[rows]).groupby(codes[rows]).cumcount().to_numpy()
+    times = np.full((size, int(place.max()) + 1), np.inf)
+    begun = times.copy()
+    times[codes[rows], place], begun[codes[rows], place] = time[rows], segment[rows]
+    return times, begun

@@ -1,72 +1,60 @@
 """Compartment models whose amounts have a closed form, as values to assign to `dynamics`.
 
-Parameters are read by name from the individual parameters (NONMEM's TRANS4 names):
+Parameters are read by name from the individual parameters (NONMEM's TRANS4 names), those of absorption beside them:
 
-| model | disposition | absorption |
-|---|---|---|
-| OneCompartment | CL, V | ka (first-order) or Tk0 (zero-order) |
-| TwoCompartment | CL, V1, Q, V2 | the same |
-| ThreeCompartment | CL, V1, Q2, V2, Q3, V3 | the same |
+| model | parameters of disposition |
+|---|---|
+| OneCompartment | CL, V |
+| TwoCompartment | CL, V1, Q, V2 |
+| ThreeCompartment | CL, V1, Q2, V2, Q3, V3 |
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, final
 
-from nlmefit.errors import ModelError
+from nlmefit.declare.library.absorption import Absorption, absorption_value
+from nlmefit.declare.library.pharmacokinetics import AbstractPharmacokinetics
 
-Absorption = Literal["first-order", "zero-order"] | None
 
+class AbstractCompartments(AbstractPharmacokinetics):
+    """A mammillary model: a central compartment, peripheral ones around it, and what is in front of it for absorption."""
 
-class AbstractCompartments:
-    """A mammillary model: a central compartment, peripheral ones around it, a depot in front if absorbed."""
-
-    absorption: Absorption
-    disposition: tuple[str, ...]
     peripherals: tuple[str, ...]
 
     @property
-    def compartments(self) -> tuple[str, ...]:
-        """Names in order of CMT number: depot (if any), central, peripherals."""
-        depot = ("depot",) if self.absorption == "first-order" else ()
-        return (*depot, "central", *self.peripherals)
+    def body(self) -> tuple[str, ...]:
+        return ("central", *self.peripherals)
 
     @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the individual parameters that the model reads."""
-        extra = {"first-order": ("ka",), "zero-order": ("Tk0",), None: ()}[self.absorption]
-        return (*self.disposition, *extra)
+    def closed_form(self) -> bool:
+        """Whether the amounts have a closed form, which they have unless `absorption` is a value of its own."""
+        return self.absorption in (None, "first-order", "zero-order")
 
-    def derivatives(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
-        """dA/dt by compartment between doses, from amounts and individual parameters by name."""
+    def concentration(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> Any:
+        return A["central"] / p[self.disposition[1]]
+
+    def disposition_rates(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
         clearance, volume = self.disposition[:2]
         rates = {"central": -p[clearance] / p[volume] * A["central"]}
         for flow, size, name in zip(self.disposition[2::2], self.disposition[3::2], self.peripherals, strict=True):
             out, back = p[flow] / p[volume] * A["central"], p[flow] / p[size] * A[name]
             rates["central"] = rates["central"] - out + back
             rates[name] = out - back
-        if self.absorption == "first-order":
-            rates["depot"] = -p["ka"] * A["depot"]
-            rates["central"] = p["ka"] * A["depot"] + rates["central"]
-        return {name: rates[name] for name in self.compartments}
-
-
-def _check_absorption(absorption: Absorption) -> None:
-    if absorption not in (None, "first-order", "zero-order"):
-        raise ModelError(f"absorption must be None, 'first-order' or 'zero-order', got {absorption!r}.")
+        return rates
 
 
 @final
 @dataclass(frozen=True)
 class OneCompartment(AbstractCompartments):
-    """dA/dt = input - CL/V A. Doses go to `depot` (first-order) or `central`, unless CMT says otherwise."""
+    """dA/dt = input - CL/V A. Doses go to the first compartment unless CMT says otherwise."""
 
     absorption: Absorption = None
     disposition = ("CL", "V")
     peripherals = ()
 
     def __post_init__(self) -> None:
-        _check_absorption(self.absorption)
+        absorption_value(self.absorption)
 
 
 @final
@@ -79,7 +67,7 @@ class TwoCompartment(AbstractCompartments):
     peripherals = ("peripheral",)
 
     def __post_init__(self) -> None:
-        _check_absorption(self.absorption)
+        absorption_value(self.absorption)
 
 
 @final
@@ -92,4 +80,4 @@ class ThreeCompartment(AbstractCompartments):
     peripherals = ("peripheral1", "peripheral2")
 
     def __post_init__(self) -> None:
-        _check_absorption(self.absorption)
+        absorption_value(self.absorption)

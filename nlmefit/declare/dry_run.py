@@ -1,15 +1,16 @@
 """A model's methods run once on abstract numbers, when its class is defined: every name checked, what they read learnt."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
 from nlmefit.declare.dosing import Dosing
-from nlmefit.declare.namespace import Recorder, Watched
-from nlmefit.declare.specification import Specification
+from nlmefit.declare.namespace import Namespace, Recorder, Watched
+from nlmefit.declare.specification import Specification, check_distinct
+from nlmefit.declare.written import Written, check_compartments, written_derivatives
 from nlmefit.errors import ModelError, nearest, unknown
 
 if TYPE_CHECKING:
@@ -28,16 +29,26 @@ class Reads:
     """Compartments whose amounts `observe` reads."""
     dosing: frozenset[tuple[str, str]]
     """(compartment, property) of the doses that are modelled: lag, bioavailability, rate, duration."""
+    dynamics: tuple[str, ...]
+    """Individual parameters and covariates that enter the amounts: the dynamics, the initial amounts and the routes of doses."""
+    routed: tuple[str, ...]
+    """Compartments into which a bolus becomes an input of some duration."""
+    initial: bool
+    """Whether the model gives initial amounts."""
 
 
 def dry_run(model: "AbstractModel") -> Reads:
-    """Run the model's methods once on abstract numbers, to check every name and learn which covariates they read."""
+    """Run the model's methods once on abstract numbers: check every name, learn what they read, and complete
+    `model.specification` by the compartments of dynamics written as a method."""
     cls, spec = type(model), model.specification
     covariates: dict[str, None] = dict.fromkeys(spec.effect_columns)
     endpoints: list[str] = []
     distributions: list[str] = []
     dosing: set[tuple[str, str]] = set()
     read: set[str] = set()
+    entering: set[str] = set()
+    routed: list[str] = []
+    initial: list[str] = []
 
     def record(name: str, known: tuple[str, ...]) -> None:
         if name in covariates:
@@ -61,13 +72,24 @@ def dry_run(model: "AbstractModel") -> Reads:
     def run(number: Any) -> None:
         theta = {name: number for name in model.values}
         x = Recorder({}, "covariate", number, record)
-        p = model.parameters_of(theta, dict.fromkeys(spec.etas, number), x)
-        _check_needs(cls, spec, p)
+        p = model.parameters_of(theta, dict.fromkeys(spec.effects, number), x)
         p_reader = Recorder(p, "parameter or covariate", number, record)
+        watched = Watched(p_reader, entering)
+        if hasattr(cls, "dynamics") and spec.dynamics is None:
+            _complete(model, number, watched)
+        _check_needs(cls, model.specification, p)
+        compartments = model.specification.compartments
+        A = dict.fromkeys(compartments, number)
+        if model.specification.dynamics is not None:
+            _check_derivatives(model, number, A, watched)
+            routed.extend(
+                n for n, taken in model.specification.dynamics.routes(watched).items() for r in taken if r.duration is not None
+            )
+            initial.extend(_initial(model, watched))
         doses = model.dosing_of(p_reader)
-        _check_dosing(cls, spec, doses)
+        _check_dosing(cls, model.specification, doses)
         dosing.update((place, name) for place, d in doses.items() for name, value in vars(d).items() if value is not None)
-        seen = model.predictions(number, Watched(dict.fromkeys(spec.compartments, number), "compartment", read), p_reader)
+        seen = model.predictions(number, Watched(Namespace(A, "compartment"), read), p_reader)
         endpoints.extend(seen)
         distributions.extend(name for name, value in seen.items() if hasattr(value, "log_prob"))
 
@@ -84,8 +106,55 @@ def dry_run(model: "AbstractModel") -> Reads:
             "(jnp.exp, jnp.log, ...)."
         ) from error
     _check_endpoints(cls, spec, endpoints, distributions)
-    amounts = tuple(name for name in spec.compartments if name in read)
-    return Reads(tuple(endpoints), tuple(covariates), tuple(distributions), amounts, frozenset(dosing))
+    amounts = tuple(name for name in model.specification.compartments if name in read)
+    return Reads(
+        tuple(endpoints),
+        tuple(covariates),
+        tuple(distributions),
+        amounts,
+        frozenset(dosing),
+        tuple(sorted(entering)),
+        tuple(routed),
+        bool(initial),
+    )
+
+
+def _complete(model: "AbstractModel", number: Any, p: Namespace) -> None:
+    """The compartments of dynamics written as a method: the keys of what it returns."""
+    used: set[str] = set()
+    anything = Recorder({}, "compartment", number, lambda name, known: used.add(name))
+    compartments = tuple(written_derivatives(model, number, anything, p))
+    check_compartments(model, used, compartments)
+    spec = replace(model.specification, dynamics=Written(model, compartments))
+    check_distinct(type(model), spec)
+    model._spec = spec
+
+
+def _check_derivatives(model: "AbstractModel", number: Any, A: Mapping[str, Any], p: Namespace) -> None:
+    """ModelError where a derivative is no number (an array, None)."""
+    dynamics = model.specification.dynamics
+    assert dynamics is not None
+    for name, value in dynamics.derivatives(number, A, p).items():
+        _check_scalar(type(model), "dynamics", name, value)
+
+
+def _initial(model: "AbstractModel", p: Namespace) -> list[str]:
+    """Compartments with an initial amount, checked."""
+    given = model.initial_of(p)
+    for name, value in given.items():
+        if name not in model.specification.compartments:
+            raise ModelError(
+                f"{type(model).__name__}: initial: " + unknown("compartment", name, model.specification.compartments)
+            )
+        _check_scalar(type(model), "initial", name, value)
+    return list(given)
+
+
+def _check_scalar(cls: type, method: str, name: str, value: Any) -> None:
+    if not hasattr(value, "shape") and not isinstance(value, int | float):
+        raise ModelError(f"{cls.__name__}: {method}: `{name}` must be a number, got {value!r}.")
+    if jnp.shape(value) != ():
+        raise ModelError(f"{cls.__name__}: {method}: `{name}` must be a number, got an array of shape {jnp.shape(value)}.")
 
 
 def _check_needs(cls: type, spec: Specification, p: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nlmefit.declare.namespace import Namespace
+from nlmefit.declare.written import Written
 
 if TYPE_CHECKING:
     from nlmefit.declare.model import AbstractModel
@@ -160,14 +161,14 @@ def _infix(e: Expression, inner: Callable[..., str], latex: bool, outer: int) ->
 def _sections(model: "AbstractModel") -> dict[str, dict[str, Expression]]:
     """Individual parameters, derivatives, predictions and residual variances, as expressions."""
     spec = model.specification
-    etas = [f"eta_{name}" for name in spec.etas]
+    etas = [f"eta_{name}" for name in spec.etas] + [f"kappa_{name}" for name in spec.occasion_effects]
     columns = list(model.covariates)
 
     def individual(**v: Any) -> Mapping[str, Any]:
-        eta = {name: v[f"eta_{name}"] for name in spec.etas}
+        eta = {name: sum(v[n] for n in (f"eta_{name}", f"kappa_{name}") if n in v) for name in spec.effects}
         return model.parameters_of(v, eta, Namespace({c: v[c] for c in columns}, "covariate"))
 
-    population = [name for name in model.values if not name.startswith("omega_")]
+    population = [name for name in model.values if not name.startswith(("omega_", "gamma_"))]
     parameters = expressions(individual, [*population, *etas, *columns])
     inside = [f"A_{name}" for name in spec.compartments]
     names = ["t", *inside, *dict.fromkeys([*parameters, *columns])]
@@ -178,7 +179,8 @@ def _sections(model: "AbstractModel") -> dict[str, dict[str, Expression]]:
     sections = {"individual": parameters}
     if spec.dynamics is not None:
         dynamics = spec.dynamics
-        sections["dynamics"] = expressions(lambda **v: dynamics.derivatives(amounts(v), v), names)
+        sections["dynamics"] = expressions(lambda **v: dynamics.derivatives(v["t"], amounts(v), v), names)
+        sections["initial"] = expressions(lambda **v: model.initial_of(v), names[1 + len(inside) :])
         sections["doses"] = expressions(lambda **v: _doses(model, v), names[1 + len(inside) :])
     sections["distributions"] = {}
 
@@ -203,8 +205,14 @@ def _doses(model: "AbstractModel", p: Mapping[str, Any]) -> dict[str, Any]:
     """What is modelled of the doses: "lag into central" and the like."""
     dynamics = model.specification.dynamics
     given: dict[str, Any] = {}
-    if dynamics is not None and dynamics.absorption == "zero-order":
-        given["duration into central"] = p["Tk0"]
+    for place, taken in ({} if dynamics is None else dynamics.routes(p)).items():
+        for number, route in enumerate(taken, 1):
+            own = f"{place}, route {number} into {route.into}" if len(taken) > 1 or route.into != place else place
+            for name in ("share", "lag", "duration"):
+                if getattr(route, name) is not None:
+                    given[f"{name} of doses into {own}" if own != place else f"{name} into {own}"] = getattr(route, name)
+            if route.transit is not None:
+                given[f"transit compartments into {own}"], given[f"transit rate into {own}"] = route.transit
     for place, dosing in model.dosing_of(p).items():
         given |= {f"{name} into {place}": value for name, value in vars(dosing).items() if value is not None}
     return given
@@ -231,12 +239,12 @@ def text(model: "AbstractModel") -> str:
     head = (type(model).__doc__ or "").strip().split("\n")[0]
     title = type(model).__name__ + (f": {head}" if head else "")
     result = [title, "", "individual parameters", *lines(sections["individual"], "{}_i")]
-    if spec.etas:
+    if spec.effects:
         result += ["", "random effects", *_random_effects(model)]
     if spec.dynamics is not None:
-        absorption = f", {spec.dynamics.absorption} absorption" if spec.dynamics.absorption else ""
-        title = f"dynamics ({type(spec.dynamics).__name__}{absorption})"
-        result += ["", title, *lines(sections["dynamics"], "dA_{}/dt")]
+        result += ["", f"dynamics ({_title(spec.dynamics)})", *lines(sections["dynamics"], "dA_{}/dt")]
+        if sections["initial"]:
+            result += ["", "initial amounts", *lines(sections["initial"], "A_{}(0)")]
         if sections["doses"]:
             result += ["", "doses", *lines(sections["doses"], "{}")]
     result += ["", "observations"]
@@ -254,10 +262,17 @@ def text(model: "AbstractModel") -> str:
     return "\n".join(result)
 
 
+def _title(dynamics: Any) -> str:
+    absorption = getattr(dynamics, "absorption", None)
+    name = repr(dynamics) if isinstance(dynamics, Written) else type(dynamics).__name__
+    return name + (f", {absorption} absorption" if absorption else "")
+
+
 def _random_effects(model: "AbstractModel") -> list[str]:
     spec = model.specification
     blocked = {name for block in spec.blocks for name in block}
     result = [f"  eta_{name} ~ N(0, omega_{name}^2)" for name in spec.etas if name not in blocked]
+    result += [f"  kappa_{name} ~ N(0, gamma_{name}^2), new on each {spec.occasion}" for name in spec.occasion_effects]
     for block in spec.blocks:
         etas = ", ".join(f"eta_{name}" for name in block)
         sds = ", ".join(f"omega_{name}" for name in block)
@@ -266,7 +281,7 @@ def _random_effects(model: "AbstractModel") -> list[str]:
     return result
 
 
-_GREEK = {"eta", "omega", "beta", "sigma", "theta", "gamma"}
+_GREEK = {"eta", "kappa", "omega", "beta", "sigma", "theta", "gamma"}
 
 
 def _latex_symbol(name: str) -> str:
@@ -289,10 +304,12 @@ def latex(model: "AbstractModel") -> str:
     rows = [rf"{{{_latex_symbol(n)}}}_i &= {show(e)}" for n, e in sections["individual"].items()]
     blocked = {name for block in spec.blocks for name in block}
     rows += [rf"{_latex_symbol('eta_' + n)} &\sim N(0, {_latex_symbol('omega_' + n)}^2)" for n in spec.etas if n not in blocked]
+    rows += [rf"{_latex_symbol('kappa_' + n)} &\sim N(0, {_latex_symbol('gamma_' + n)}^2)" for n in spec.occasion_effects]
     for block in spec.blocks:
         etas = ", ".join(_latex_symbol(f"eta_{n}") for n in block)
         rows.append(rf"({etas}) &\sim N(0, \Omega_{{\mathrm{{{','.join(block)}}}}})")
     rows += [rf"\frac{{d{_latex_symbol('A_' + n)}}}{{dt}} &= {show(e)}" for n, e in sections.get("dynamics", {}).items()]
+    rows += [rf"{_latex_symbol('A_' + n)}(0) &= {show(e)}" for n, e in sections.get("initial", {}).items()]
     for name, e in sections.get("doses", {}).items():
         rows.append(rf"\text{{{name}}} &= {show(e)}")
     for endpoint in model.endpoints:

@@ -10,9 +10,9 @@ from typing import Any, Self
 import numpy as np
 
 from nlmefit.declare import equations
-from nlmefit.declare.compartments import AbstractCompartments
 from nlmefit.declare.dosing import Dosing
 from nlmefit.declare.dry_run import dry_run
+from nlmefit.declare.dynamics import AbstractDynamics
 from nlmefit.declare.namespace import Namespace
 from nlmefit.declare.omega import Blocks
 from nlmefit.declare.population import PopulationParameter, correlation_matrix, population_parameters
@@ -24,7 +24,7 @@ class _Body(dict):
     """A class body in which no declaration is overwritten unnoticed."""
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name in self and isinstance(self[name], Declaration | Blocks | AbstractCompartments):
+        if name in self and isinstance(self[name], Declaration | Blocks | AbstractDynamics):
             raise ModelError(f"`{name}` is declared twice in {self.get('__qualname__', 'the model')}.")
         super().__setitem__(name, value)
 
@@ -134,6 +134,21 @@ class AbstractModel(metaclass=_ModelType):
         """(compartment, property) of the doses that the model gives: lag, bioavailability, rate, duration."""
         return self._reads.dosing
 
+    @property
+    def dynamics_reads(self) -> tuple[str, ...]:
+        """Individual parameters and covariates that enter the amounts, doses' properties aside."""
+        return self._reads.dynamics
+
+    @property
+    def routed_durations(self) -> tuple[str, ...]:
+        """Compartments into which a bolus becomes an input of some duration."""
+        return self._reads.routed
+
+    @property
+    def has_initial(self) -> bool:
+        """Whether the model gives initial amounts."""
+        return self._reads.initial
+
     def parameters_of(self, theta: Mapping[str, Any], eta: Mapping[str, Any], x: Mapping[str, Any]) -> dict[str, Any]:
         """Individual parameters by name, from population parameters, random effects and covariates."""
         spec = self._spec
@@ -162,6 +177,16 @@ class AbstractModel(metaclass=_ModelType):
             return {}
         given = type(self).dosing(self, _as_namespace(p, "parameter or covariate"))
         return _returned(self, "dosing", "compartment", given)
+
+    def initial_of(self, p: Mapping[str, Any]) -> dict[str, Any]:
+        """Initial amounts by compartment, 0 where none is given: the dynamics' own, and those of the user's method `initial`."""
+        dynamics = self._spec.dynamics
+        own = {} if dynamics is None else dynamics.initial(_as_namespace(p, "parameter or covariate"))
+        if not hasattr(type(self), "initial"):
+            return own
+        return own | _returned(
+            self, "initial", "compartment", type(self).initial(self, _as_namespace(p, "parameter or covariate"))
+        )
 
 
 _INTERNAL = frozenset({"_spec", "_values", "_population", "_reads"})

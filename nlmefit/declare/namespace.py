@@ -54,11 +54,12 @@ class Recorder(Namespace):
 
 
 class Watched(Namespace):
-    """A namespace that notes in `read` which of its names are read."""
+    """A namespace that notes in `read` which names of another are read."""
 
-    def __init__(self, values: Mapping[str, Any], what: str, read: set[str]):
-        super().__init__({}, what)
-        self.__dict__["_inside"] = Namespace(values, what)
+    def __init__(self, inside: Namespace, read: set[str]):
+        super().__init__({}, inside._what)
+        self.__dict__["_values"] = inside._values
+        self.__dict__["_inside"] = inside
         self.__dict__["_read"] = read
 
     def __getattr__(self, name: str) -> Any:

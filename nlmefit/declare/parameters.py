@@ -26,6 +26,7 @@ class AbstractIndividual(abc.ABC):
 
     value: Any
     iiv: Any
+    iov: Any
     covariates: Sequence[AbstractEffect]
     unit: str
     prior: Any
@@ -38,9 +39,11 @@ class AbstractIndividual(abc.ABC):
 
 def _check(parameter: Any, kind: str) -> None:
     number(parameter.value, f"{kind}'s typical value")
-    sd = None if parameter.iiv is None else number(parameter.iiv, f"{kind}'s iiv (sd of eta)")
-    if sd is not None and sd <= 0:
-        raise ModelError(f"{kind}'s iiv (sd of eta) must be above 0, got {sd}; leave it out for none.")
+    for name, of in (("iiv", "eta"), ("iov", "the occasion's eta")):
+        given = getattr(parameter, name)
+        sd = None if given is None else number(given, f"{kind}'s {name} (sd of {of})")
+        if sd is not None and sd <= 0:
+            raise ModelError(f"{kind}'s {name} (sd of {of}) must be above 0, got {sd}; leave it out for none.")
     _check_prior(parameter.prior, kind)
     effects = parameter.covariates
     if isinstance(effects, AbstractEffect) or not isinstance(effects, Sequence):
@@ -64,10 +67,11 @@ def _check_prior(prior: Any, kind: str) -> None:
 @final
 @dataclass(frozen=True)
 class LogNormal(AbstractIndividual):
-    """P_i = value * exp(sum of covariate effects + eta_i),  eta_i ~ N(0, iiv^2).
+    """P_i = value * exp(sum of covariate effects + eta_i + kappa_ik),  eta_i ~ N(0, iiv^2),  kappa_ik ~ N(0, iov^2).
 
     **Arguments:** `value` typical value (natural scale, > 0); `iiv` sd of eta (about the CV), None for no random
-    effect; `covariates` list of effects; `unit` for tables; `prior` a distribution of the typical value (Bayesian
+    effect; `iov` sd of the part that is new on each occasion k (the model names their column: `occasion = "OCC"`);
+    `covariates` list of effects; `unit` for tables; `prior` a distribution of the typical value (Bayesian
     methods); `fixed` keeps the typical value. `nm.Fixed(x)` fixes any single number.
 
     Raises ModelError if the value is not positive and finite or iiv is not above 0.
@@ -75,6 +79,7 @@ class LogNormal(AbstractIndividual):
 
     value: Any
     iiv: Any = None
+    iov: Any = None
     covariates: Sequence[AbstractEffect] = ()
     unit: str = ""
     prior: Any = None
@@ -100,6 +105,7 @@ class Normal(AbstractIndividual):
 
     value: Any
     iiv: Any = None
+    iov: Any = None
     covariates: Sequence[AbstractEffect] = ()
     unit: str = ""
     prior: Any = None
@@ -122,6 +128,7 @@ class LogitNormal(AbstractIndividual):
 
     value: Any
     iiv: Any = None
+    iov: Any = None
     lower: float = 0.0
     upper: float = 1.0
     covariates: Sequence[AbstractEffect] = ()

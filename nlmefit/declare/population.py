@@ -85,15 +85,16 @@ def _theta(name: str, theta: Theta) -> PopulationParameter:
 def _omegas(spec: "Specification") -> list[PopulationParameter]:
     return [
         PopulationParameter(
-            f"omega_{name}",
-            number(p.iiv, f"iiv of {name}"),
+            f"{symbol}_{name}",
+            number(getattr(p, level), f"{level} of {name}"),
             "omega",
             0.0,
-            fixed=is_fixed(p.iiv),
+            fixed=is_fixed(getattr(p, level)),
             unit="" if isinstance(p, LogNormal | LogitNormal) else p.unit,
         )
+        for symbol, level in (("omega", "iiv"), ("gamma", "iov"))
         for name, p in spec.individuals.items()
-        if p.iiv is not None
+        if getattr(p, level) is not None
     ]
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from nlmefit.declare.compartments import AbstractCompartments
+from nlmefit.declare.dynamics import AbstractDynamics
 from nlmefit.declare.omega import Blocks
 from nlmefit.declare.parameters import AbstractIndividual, Theta
 from nlmefit.declare.residual import AbstractResidual
+from nlmefit.declare.solver import AbstractSolver, Automatic
 from nlmefit.declare.values import Fixed
 from nlmefit.errors import ModelError, nearest, unknown
 
@@ -20,8 +21,11 @@ class Specification:
     individuals: dict[str, AbstractIndividual]
     thetas: dict[str, Theta]
     residuals: dict[str, AbstractResidual]
-    dynamics: AbstractCompartments | None
+    dynamics: AbstractDynamics | None
+    """None where there is none, and until `dry_run` has read the compartments of one written as a method."""
     blocks: tuple[tuple[str, ...], ...]
+    occasion: str | None
+    solver: AbstractSolver
 
     @property
     def typical(self) -> tuple[str, ...]:
@@ -32,6 +36,16 @@ class Specification:
     def etas(self) -> tuple[str, ...]:
         """Names of the random effects, in order of declaration."""
         return tuple(name for name, parameter in self.individuals.items() if parameter.iiv is not None)
+
+    @property
+    def occasion_effects(self) -> tuple[str, ...]:
+        """Names of the parameters that vary between occasions."""
+        return tuple(name for name, parameter in self.individuals.items() if parameter.iov is not None)
+
+    @property
+    def effects(self) -> tuple[str, ...]:
+        """Names of the parameters with a random effect of any kind, in order of declaration."""
+        return tuple(n for n, parameter in self.individuals.items() if parameter.iiv is not None or parameter.iov is not None)
 
     @property
     def compartments(self) -> tuple[str, ...]:
@@ -61,8 +75,8 @@ def declarations(cls: type) -> dict[str, Declaration]:
     return found
 
 
-_METHODS = ("individual", "observe", "dosing")
-_RESERVED = frozenset({*_METHODS, "dynamics", "omega", "occasion", "initial", "program", "eta", "eta_base", "t"})
+_METHODS = ("individual", "observe", "dosing", "dynamics", "initial")
+_RESERVED = frozenset({*_METHODS, "omega", "occasion", "solver", "program", "eta", "eta_base", "t"})
 
 
 def specification(cls: type, declared: dict[str, Declaration], taken: Collection[str]) -> Specification:
@@ -74,14 +88,18 @@ def specification(cls: type, declared: dict[str, Declaration], taken: Collection
     _check_methods(cls)
     _check_places(cls)
     dynamics = getattr(cls, "dynamics", None)
+    _check_solver(cls, dynamics)
     spec = Specification(
         individuals={n: d for n, d in declared.items() if isinstance(d, AbstractIndividual)},
         thetas={n: d for n, d in declared.items() if isinstance(d, Theta)},
         residuals={n: d for n, d in declared.items() if isinstance(d, AbstractResidual)},
-        dynamics=dynamics,
+        dynamics=dynamics if isinstance(dynamics, AbstractDynamics) else None,
         blocks=_blocks(cls, declared),
+        occasion=getattr(cls, "occasion", None),
+        solver=getattr(cls, "solver", Automatic()),
     )
-    _check_distinct(cls, spec)
+    _check_occasion(cls, spec)
+    check_distinct(cls, spec)
     if hasattr(cls, "individual") and spec.effect_columns:
         raise ModelError(
             f"{cls.__name__}: `individual` replaces the declared form, so covariates=[...] would be "
@@ -94,24 +112,51 @@ def _check_methods(cls: type) -> None:
     if not callable(getattr(cls, "observe", None)):
         raise ModelError(f"{cls.__name__} needs a method `observe(self, t, A, p)` that returns a prediction per endpoint.")
     dynamics = getattr(cls, "dynamics", None)
-    if dynamics is not None and not isinstance(dynamics, AbstractCompartments):
-        method = callable(dynamics) and not isinstance(dynamics, type)
-        got = "a method: this version does not solve differential equations" if method else repr(dynamics)
+    if (
+        isinstance(dynamics, type)
+        or dynamics is not None
+        and not isinstance(dynamics, AbstractDynamics)
+        and not callable(dynamics)
+    ):
         raise ModelError(
-            f"{cls.__name__}: `dynamics` must be nm.OneCompartment(...), nm.TwoCompartment(...) or nm.ThreeCompartment(...), "
-            f"got {got}."
+            f"{cls.__name__}: `dynamics` must be a structural model such as nm.OneCompartment(...), or a method "
+            f"`dynamics(self, t, A, p)` that returns dA/dt by compartment, got {dynamics!r}."
         )
-    for name in ("initial", "occasion"):
-        if hasattr(cls, name):
-            raise ModelError(f"{cls.__name__}: `{name}` is not available in this version; it would be ignored. Remove it.")
-    if hasattr(cls, "dosing") and dynamics is None:
-        raise ModelError(f"{cls.__name__}: `dosing` needs `dynamics`: there is no compartment to dose.")
+    for name in ("dosing", "initial"):
+        if hasattr(cls, name) and dynamics is None:
+            raise ModelError(f"{cls.__name__}: `{name}` needs `dynamics`: there is no compartment.")
+
+
+def _check_solver(cls: type, dynamics: object) -> None:
+    solver = getattr(cls, "solver", None)
+    if solver is None:
+        return
+    if not isinstance(solver, AbstractSolver):
+        raise ModelError(f"{cls.__name__}: `solver` must be a solver such as nm.RungeKutta(...), got {solver!r}.")
+    if dynamics is None:
+        raise ModelError(f"{cls.__name__}: `solver` needs `dynamics`: there is nothing to solve.")
+
+
+def _check_occasion(cls: type, spec: Specification) -> None:
+    occasion, varying = spec.occasion, spec.occasion_effects
+    if occasion is not None and not isinstance(occasion, str):
+        raise ModelError(
+            f'{cls.__name__}: `occasion` names a column of the data, for example occasion = "OCC", got {occasion!r}.'
+        )
+    if varying and occasion is None:
+        raise ModelError(
+            f"{cls.__name__}: iov= of {', '.join(varying)} needs the column that says which occasion a record belongs to: "
+            'write occasion = "OCC".'
+        )
+    if occasion is not None and not varying:
+        raise ModelError(f"{cls.__name__}: `occasion` would be ignored: no parameter has iov=. Give one, or remove it.")
 
 
 def _check_places(cls: type) -> None:
     """Values and methods that would be ignored because they stand under a name that has no meaning."""
     for name, value in vars(cls).items():
-        place = "omega" if isinstance(value, Blocks) else "dynamics" if isinstance(value, AbstractCompartments) else name
+        kinds = {"omega": Blocks, "dynamics": AbstractDynamics, "solver": AbstractSolver}
+        place = next((place for place, kind in kinds.items() if isinstance(value, kind)), name)
         if place != name:
             raise ModelError(f"{cls.__name__}: `{name} = {value!r}` would be ignored; write `{place} = ...`.")
         likely = nearest(name, _METHODS) if callable(value) else None
@@ -122,10 +167,11 @@ def _check_places(cls: type) -> None:
             )
 
 
-def _check_distinct(cls: type, spec: Specification) -> None:
+def check_distinct(cls: type, spec: Specification) -> None:
     """Names that would stand for two things in tables and equations."""
     derived = {f"A_{name}": f"the amount in `{name}`" for name in spec.compartments}
     derived |= {f"eta_{name}": f"the random effect of `{name}`" for name in spec.etas}
+    derived |= {f"kappa_{name}": f"the occasions' random effect of `{name}`" for name in spec.occasion_effects}
     derived |= {name: "a covariate" for name in spec.effect_columns}
     for name in (*spec.typical, *spec.residuals):
         if name in derived:

@@ -1,18 +1,44 @@
 """What a method reads of one subject at given theta: the joint density of (y, z), and Gaussian moments."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from numpyro.distributions import Distribution, ExpandedDistribution, Normal
 
 from nlmefit.errors import MethodError
-from nlmefit.program import Site, log_likelihood, log_prior
-from nlmefit.typing import Scalar
+from nlmefit.latent import AbstractLatentModel
+from nlmefit.program import Site, log_likelihood, log_prior, observed_sites
+from nlmefit.typing import Scalar, Theta
 
-Sites = Callable[[Float[Array, "q"]], dict[str, Site]]
-"""z -> the observed sites, at fixed theta."""
+
+class Sites:
+    """The observed sites of one subject as a function of z, at fixed theta.
+
+    Where the model is costly, `local` is the subject with polynomials in its place (see `AbstractLatentModel.near`), good around
+    one z; `exact` computes the model itself, and `origin` are the sites for z at and around 0.
+    """
+
+    def __init__(self, model: AbstractLatentModel, theta: Theta, root: Any, subject: Any, local: Any = None, center: Any = None):
+        self.model, self.theta, self.root, self.subject = model, theta, root, subject
+        self.local = subject if local is None else local
+        self.center = subject if center is None else center
+
+    def __call__(self, z: Float[Array, "q"]) -> dict[str, Site]:
+        return observed_sites(self.model, self.theta, self.root, z, self.local)
+
+    @property
+    def exact(self) -> "Sites":
+        return Sites(self.model, self.theta, self.root, self.subject, None, self.center)
+
+    @property
+    def origin(self) -> "Sites":
+        return Sites(self.model, self.theta, self.root, self.subject, self.center, self.center)
+
+    def near(self, z: Float[Array, "q"], order: int) -> "Sites":
+        local = self.model.near(self.theta, self.root @ z, self.subject, order)
+        return Sites(self.model, self.theta, self.root, self.subject, local, self.center)
 
 
 def log_joint(sites: Sites, z: Float[Array, "q"]) -> Scalar:

@@ -33,6 +33,14 @@ class FO(AbstractMarginalMethod):
         check_covariance(self.covariance)
 
     @property
+    def order(self) -> int:
+        return 2
+
+    @property
+    def at_origin(self) -> bool:
+        return True
+
+    @property
     def name(self) -> str:
         return "FO"
 
@@ -45,7 +53,7 @@ class FO(AbstractMarginalMethod):
 
     def contribution(self, sites: Sites, z: Float[Array, "q"]) -> tuple[Scalar, Float[Array, "q"]]:
         def mean(z: Array) -> tuple[Array, Moments]:
-            m = moments(sites(z), "FO")
+            m = moments(sites.origin(z), "FO")
             return m.mean, m
 
         slope, m = jax.jacfwd(mean, has_aux=True)(jnp.zeros_like(z))

@@ -35,6 +35,14 @@ class FOCE(AbstractMarginalMethod):
         check_covariance(self.covariance)
 
     @property
+    def order(self) -> int:
+        return 2
+
+    @property
+    def at_origin(self) -> bool:
+        return not self.interaction
+
+    @property
     def name(self) -> str:
         return "FOCE with interaction" if self.interaction else "FOCE"
 
@@ -63,7 +71,7 @@ def frozen(sites: Sites, z: Float[Array, "q"], interaction: bool, method: str) -
     m = moments(sites(z), method)
     if interaction:
         return m
-    return m._replace(variance=moments(sites(jnp.zeros_like(z)), method).variance)
+    return m._replace(variance=moments(sites.origin(jnp.zeros_like(z)), method).variance)
 
 
 def inner(sites: Sites, z: Float[Array, "q"], interaction: bool, method: str) -> Scalar:

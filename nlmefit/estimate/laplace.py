@@ -33,6 +33,14 @@ class Laplace(AbstractMarginalMethod):
         check_covariance(self.covariance)
 
     @property
+    def order(self) -> int:
+        return 3
+
+    @property
+    def at_origin(self) -> bool:
+        return not self.interaction
+
+    @property
     def name(self) -> str:
         return "Laplace" if self.interaction else "Laplace without interaction"
 

@@ -29,6 +29,16 @@ class AbstractMarginalMethod(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def order(self) -> int:
+        """How often the contribution and its gradient differentiate the model."""
+
+    @property
+    def at_origin(self) -> bool:
+        """Whether the method looks at the model at z = 0 besides the mode."""
+        return False
+
+    @property
+    @abc.abstractmethod
     def name(self) -> str:
         """As users read it: "FOCE with interaction"."""
 

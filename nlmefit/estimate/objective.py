@@ -7,6 +7,7 @@ For one subject, with mode z*(u) where g(u, z*) = d inner / dz = 0 and contribut
 F_u, F_z, g_u, g_z come from one forward pass over (u, z) at the mode; nothing differentiates through the inner search.
 """
 
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -16,17 +17,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from nlmefit.backend import compiled
+from nlmefit.estimate.batches import Batches
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites, family, is_gaussian
-from nlmefit.estimate.empirical_bayes import find_mode
+from nlmefit.estimate.empirical_bayes import find_costly_mode, find_mode
 from nlmefit.estimate.factor import factorize, solve
 from nlmefit.estimate.method import AbstractMarginalMethod
 from nlmefit.latent import AbstractLatentModel
-from nlmefit.program import observed_sites
 from nlmefit.typing import Theta
-
-CHUNK = 64
-"""Subjects evaluated at once; chunks that fit the cache are two to three times faster than one large batch."""
 
 
 class Contributions(NamedTuple):
@@ -40,6 +38,8 @@ class Contributions(NamedTuple):
     hessian: Any
     converged: Any
     iterations: Any
+    failures: Any
+    """Points on the way to the mode at which the density could not be computed."""
 
 
 def subject_contribution(
@@ -53,19 +53,33 @@ def subject_contribution(
 ) -> Contributions:
     """One subject's contribution, its gradient in u, and the mode found from `start`."""
 
-    def sites_at(u: Array) -> Sites:
+    def sites_at(u: Array, local: Any = None, center: Any = None) -> Sites:
         theta = coordinates.theta(u, fixed)
-        root = model.omega(theta)
-        return lambda z: observed_sites(model, theta, root, z, subject)
+        return Sites(model, theta, model.omega(theta), subject, local, center)
 
-    sites = sites_at(u)
-    mode = find_mode(lambda z: method.inner(sites, z), start)
+    sites, local, center = sites_at(u), None, None
+    if model.costly and method.at_origin:
+        center = sites.near(jnp.zeros_like(start), method.order).local
+        sites = sites_at(u, None, center)
+    if model.costly and start.shape[0] > 0:
+        mode, local = find_costly_mode(
+            lambda z, order: sites.near(z, order).local,
+            lambda local, z: method.inner(sites_at(u, local, center), z),
+            start,
+            method.order if method.has_modes else 1,
+        )
+    else:
+        if model.costly:
+            local = sites.near(start, method.order).local
+        mode = find_mode(lambda z: method.inner(sites, z), start)
     at = mode.z if method.has_modes else jnp.zeros_like(start)
-    value, gradient = _implicit_gradient(sites_at, method, u, at)
-    return Contributions(value, gradient, mode.z, mode.value, mode.hessian, mode.converged, mode.iterations)
+    value, gradient = _implicit_gradient(lambda u: sites_at(u, local, center), method, u, at)
+    return Contributions(value, gradient, mode.z, mode.value, mode.hessian, mode.converged, mode.iterations, mode.failures)
 
 
-def _implicit_gradient(sites_at: Any, method: AbstractMarginalMethod, u: Array, z: Array) -> tuple[Array, Array]:
+def _implicit_gradient(
+    sites_at: Callable[[Array], Sites], method: AbstractMarginalMethod, u: Array, z: Array
+) -> tuple[Array, Array]:
     p = u.shape[0]
 
     def both(w: Array) -> tuple[tuple[Array, Array], Array]:
@@ -94,21 +108,16 @@ class _Structure:
 
 
 @lru_cache(maxsize=64)
-def _population(structure: _Structure) -> Any:
+def _batch(structure: _Structure) -> Any:
     coordinates = Coordinates(structure.model.parameters())
 
     def one(u: Array, fixed: Theta, start: Array, subject: Any) -> Contributions:
         return subject_contribution(structure.model, coordinates, structure.method, u, fixed, start, subject)
 
-    def population(u: Array, fixed: Theta, starts: Array, subjects: Any) -> Contributions:
-        def chunk(args: tuple[Array, Any]) -> Contributions:
-            return jax.vmap(lambda start, subject: one(u, fixed, start, subject))(*args)
+    def batch(u: Array, fixed: Theta, starts: Array, subjects: Any) -> Contributions:
+        return jax.vmap(lambda start, subject: one(u, fixed, start, subject))(starts, subjects)
 
-        if starts.ndim == 2:
-            return chunk((starts, subjects))
-        return jax.lax.map(chunk, (starts, subjects))
-
-    return compiled(population)
+    return compiled(batch)
 
 
 class Final(NamedTuple):
@@ -155,10 +164,14 @@ class Objective:
         self.fixed = self.coordinates.fixed()
         self.q = len(model.eta_names())
         self.subjects = subjects
-        self._subjects = jax.device_put(_chunked(subjects, size))
-        self._run = _population(_Structure(model, method))
+        self._batches = Batches(subjects, size, model.costly)
+        self._run = _batch(_Structure(model, method))
         self.starts: tuple[np.ndarray, ...] = (np.zeros((size, self.q)),)
         self.evaluations = 0
+        self.failures = 0
+        """Points at which a subject's density could not be computed; they were passed over."""
+        self.rescued = 0
+        """Searches for a mode that the sturdier form of the model had to do."""
 
     def contributions(self, u: Float[np.ndarray, "p"]) -> Contributions:
         """Every subject's contribution at u; where a search fails or several starts are set, the best mode counts."""
@@ -167,10 +180,25 @@ class Objective:
             result = _better(result, self._from(u, start))
         if not np.all(result.converged):
             for start in retry_starts(self.size, self.q):
-                result = _better(result, self._from(u, start))
+                result = _better(result, self._from(u, start, ~result.converged))
                 if np.all(result.converged):
                     break
-        return result
+        return self._rescued(u, result)
+
+    def _rescued(self, u: np.ndarray, found: Contributions) -> Contributions:
+        """Subjects that could not be computed, by the sturdier form of the model if it has one."""
+        lost = ~found.converged & (found.failures > 0)
+        if not lost.any() or self._sturdier is None:
+            return found
+        other = self._sturdier._from(u, self.starts[0], lost)
+        better = _better(found, other)
+        self.rescued += int(np.sum(better.converged & lost))
+        return better
+
+    @cached_property
+    def _sturdier(self) -> "Objective | None":
+        model = self.model.sturdier()
+        return None if model is None else Objective(model, self.subjects, self.size, self.method)
 
     def other_modes(self, u: Float[np.ndarray, "p"], found: Contributions) -> np.ndarray:
         """Which subjects (N,) have a better mode than `found`: one of the nearer other starts leads there."""
@@ -234,13 +262,12 @@ class Objective:
         masks = [self.subjects.mask[name] for name, (_, gaussian) in self._families.items() if gaussian]
         return np.sum([np.asarray(mask).sum(axis=1) for mask in masks], axis=0) if masks else np.zeros(self.size)
 
-    def _from(self, u: np.ndarray, starts: np.ndarray) -> Contributions:
+    def _from(self, u: np.ndarray, starts: np.ndarray, only: np.ndarray | None = None) -> Contributions:
         self.evaluations += 1
-        result = self._run(np.asarray(u), self.fixed, _chunked(starts, self.size), self._subjects)
-        flat = [np.asarray(x) for x in result]
-        if starts.shape[0] > CHUNK:
-            flat = [x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])[: self.size] for x in flat]
-        return Contributions(*flat)
+        u = np.asarray(u)
+        found = Contributions(*self._batches.evaluate(lambda z, subjects: self._run(u, self.fixed, z, subjects), starts, only))
+        self.failures += int(found.failures.sum())
+        return found
 
 
 def retry_starts(size: int, q: int) -> list[np.ndarray]:
@@ -259,17 +286,3 @@ def _better(a: Contributions, b: Contributions) -> Contributions:
         return np.where(take.reshape(-1, *([1] * (x.ndim - 1))), y, x)
 
     return Contributions(*(pick(x, y) for x, y in zip(a, b, strict=True)))
-
-
-def _chunked(tree: Any, size: int) -> Any:
-    """Arrays (N, ...) as they are, or as (chunks, CHUNK, ...) filled up with the first subject."""
-    if size <= CHUNK:
-        return tree
-    chunks = -(-size // CHUNK)
-
-    def split(x: Any) -> Any:
-        x = np.asarray(x)
-        filled = np.concatenate([x, np.repeat(x[:1], chunks * CHUNK - size, axis=0)])
-        return filled.reshape(chunks, CHUNK, *x.shape[1:])
-
-    return jax.tree.map(split, tree)

@@ -42,6 +42,10 @@ class Quadrature(AbstractMarginalMethod):
             raise MethodError(f"nodes must be a whole number from 1 up, got {self.nodes!r}.")
 
     @property
+    def order(self) -> int:
+        return 3
+
+    @property
     def name(self) -> str:
         return f"adaptive Gauss-Hermite quadrature, {self.nodes} nodes"
 
@@ -57,7 +61,8 @@ class Quadrature(AbstractMarginalMethod):
         offsets = solve_upper(factor, points.T / jnp.sqrt(factor.pivots)[:, None]).T
 
         def at(offset: Array) -> Scalar:
-            return log_joint(sites, z + offset)
+            node = z + offset
+            return log_joint(sites.exact.near(node, 1), node)
 
         # All points of a large grid at once, with their tangents, would not fit in memory.
         joint = jax.vmap(at)(offsets) if len(points) <= BLOCK else jax.lax.map(at, offsets, batch_size=BLOCK)

@@ -136,7 +136,6 @@ ERRORS = {
     "E128 fraction": (changed(ADDL=2.5, II=12), ORAL, [0, 3], 1, "ADDL must be a whole number from 0 up, got 2.5."),
     "E129": (changed(SS=[3, 0, 0, 0, 0, 0], II=12), ORAL, [0], 1, "SS must be 0, 1 or 2, got 3."),
     "E130": (changed(0, 1, "SS"), ORAL, [0], 1, "SS asks for steady state without an interval."),
-    "E131": (changed(SS=[1, 0, 0, 0, 0, 0], II=12, RATE=[5, 0, 0, 0, 0, 0]), ORAL, [0], 1, "lasts longer than its interval"),
     "E132": (
         changed(3, 3, "CMT"),
         ORAL,
@@ -153,13 +152,6 @@ ERRORS = {
         [3, 4, 5],
         4,
         "covariate WT must be above 0 for nm.Power, got -99.",
-    ),
-    "E136": (
-        changed(WT=[70, 70, 70, 82, 82, 83]),
-        COVARIATES,
-        [],
-        4,
-        "covariate WT changes in time (first in subject 4) and enters CL, which the closed form of OneCompartment",
     ),
 }
 

@@ -170,7 +170,8 @@ def test_covariates_constant_or_by_record_with_gaps_filled_from_the_next_then_th
     df = RAGGED.assign(WT=[np.nan, 60, 60, 71, np.nan, 82, np.nan, 84, np.nan])
     s = nm.Subjects.from_frame(df, WEIGHTED).subjects
     np.testing.assert_array_equal(s.covariates["WT"], [60, 71, 82])
-    np.testing.assert_array_equal(s.varying["WT"], [[60, 60, 60], [71, 71, 71], [84, 84, 84]])
+    np.testing.assert_array_equal(s.varying["WT"], [[60, 60], [71, 71], [82, 84]])  # by epoch
+    np.testing.assert_array_equal(s.boundary, [[np.inf], [np.inf], [df["TIME"][5]]])  # the last record before the change
     constant = nm.Subjects.from_frame(df.assign(WT=[60, np.nan, 60, 71, np.nan, 82, np.nan, 82, np.nan]), WEIGHTED).subjects
     assert constant.varying == {} and constant.covariates["WT"].tolist() == [60, 71, 82]
 

@@ -147,13 +147,40 @@ WRONG = {
         {"observe": lambda self, t, A, p: {"conc": setattr(p, "CL", 1.0)}},
         "`CL` cannot be assigned: models are pure functions.",
     ),
-    "dynamics as a method": (
-        {"dynamics": lambda self, t, A, p: {"central": -p.CL / p.V * A.central}},
-        "got a method: this version does not solve differential equations.",
+    "dynamics as a class": (
+        {"dynamics": nm.TwoCompartment},
+        "`dynamics` must be a structural model such as nm.OneCompartment(...)",
     ),
-    "dynamics as a class": ({"dynamics": nm.TwoCompartment}, "`dynamics` must be nm.OneCompartment(...), nm.TwoCompartment(...)"),
-    "initial": ({"initial": lambda self, p: {}}, "`initial` is not available in this version; it would be ignored."),
-    "occasion": ({"occasion": "OCC"}, "`occasion` is not available in this version; it would be ignored."),
+    "dynamics as a number": ({"dynamics": 3}, "or a method `dynamics(self, t, A, p)` that returns dA/dt by compartment, got 3."),
+    "dynamics that read an unknown compartment": (
+        {"dynamics": lambda self, t, A, p: {"depot": -p.ka * A.depot, "central": p.ka * A.dept - p.CL / p.V * A.central}},
+        "dynamics: compartment `dept` does not exist; did you mean `depot`?",
+    ),
+    "dynamics that return a number": (
+        {"dynamics": lambda self, t, A, p: -p.CL},
+        "`dynamics` must return a dictionary with dA/dt",
+    ),
+    "dynamics that return an array": (
+        {"dynamics": lambda self, t, A, p: {"depot": -p.ka * A.depot, "central": jnp.ones(2)}},
+        "dynamics: `central` must be a number, got an array of shape (2,).",
+    ),
+    "dynamics without compartments": ({"dynamics": lambda self, t, A, p: {}}, "`dynamics` returns no compartment."),
+    "initial of an unknown compartment": (
+        {"initial": lambda self, p: {"centrl": p.V}},
+        "initial: compartment `centrl` does not exist; did you mean `central`?",
+    ),
+    "initial without dynamics": (
+        {"dynamics": None, "initial": lambda self, p: {}, "observe": lambda self, t, A, p: {"conc": p.V * t}},
+        "`initial` needs `dynamics`",
+    ),
+    "occasion without iov": ({"occasion": "OCC"}, "`occasion` would be ignored: no parameter has iov=. Give one, or remove it."),
+    "iov without occasion": ({"CL": nm.LogNormal(1.0, iov=0.2)}, "iov= of CL needs the column that says which occasion a record"),
+    "occasion that is no name": (
+        {"CL": nm.LogNormal(1.0, iov=0.2), "occasion": 3},
+        "`occasion` names a column of the data",
+    ),
+    "solver that is none": ({"solver": "stiff"}, "`solver` must be a solver such as nm.RungeKutta(...), got 'stiff'."),
+    "solver under another name": ({"method": nm.RungeKutta()}, "would be ignored; write `solver = ...`."),
     "dosing without dynamics": (
         {"dynamics": None, "dosing": lambda self, p: {}, "observe": lambda self, t, A, p: {"conc": p.V * t}},
         "`dosing` needs `dynamics`",
@@ -262,7 +289,7 @@ WRONG_VALUES = {
     "a block as a tuple": (lambda: nm.Blocks(("CL", "V")), 'written as one string, for example nm.Blocks("CL V")'),
     "an unknown absorption": (
         lambda: nm.OneCompartment(absorption="oral"),
-        "must be None, 'first-order' or 'zero-order', got 'oral'.",
+        "must be None, 'first-order', 'zero-order', nm.Transit(...) or nm.ParallelAbsorption(...), got 'oral'.",
     ),
 }
 

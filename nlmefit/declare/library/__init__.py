@@ -1,0 +1,1 @@
+"""Published structural models as values to assign to `dynamics`."""

@@ -1,0 +1,52 @@
+"""Dynamics that the modeller writes as a method, as the same kind of value as those of the library."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, final
+
+from nlmefit.declare.dynamics import AbstractDynamics
+from nlmefit.declare.namespace import Namespace
+from nlmefit.errors import ModelError, unknown
+
+if TYPE_CHECKING:
+    from nlmefit.declare.model import AbstractModel
+
+
+@final
+class Written(AbstractDynamics):
+    """`dynamics(self, t, A, p)` of a model; compartments are numbered in the order of the dictionary that it returns."""
+
+    def __init__(self, model: "AbstractModel", compartments: tuple[str, ...], parameters: tuple[str, ...] = ()):
+        self._model, self._compartments, self._parameters = model, compartments, parameters
+
+    def __repr__(self) -> str:
+        return "differential equations"
+
+    @property
+    def compartments(self) -> tuple[str, ...]:
+        return self._compartments
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return self._parameters
+
+    def derivatives(self, t: Any, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+        return written_derivatives(self._model, t, Namespace(A, "compartment"), p)
+
+
+def written_derivatives(model: "AbstractModel", t: Any, A: Namespace, p: Any) -> dict[str, Any]:
+    """What the user's method returns, as a dictionary."""
+    p = p if isinstance(p, Namespace) else Namespace(p, "parameter or covariate")
+    returned = type(model).dynamics(model, t, A, p)  # type: ignore[attr-defined]
+    if not isinstance(returned, Mapping) or not all(isinstance(name, str) for name in returned):
+        raise ModelError(
+            f"{type(model).__name__}: `dynamics` must return a dictionary with dA/dt per compartment, got {returned!r}."
+        )
+    return dict(returned)
+
+
+def check_compartments(model: "AbstractModel", read: set[str], compartments: tuple[str, ...]) -> None:
+    """ModelError for an amount that is read and has no derivative."""
+    if not compartments:
+        raise ModelError(f"{type(model).__name__}: `dynamics` returns no compartment.")
+    for name in sorted(read - set(compartments)):
+        raise ModelError(f"{type(model).__name__}: dynamics: " + unknown("compartment", name, compartments))
