@@ -206,11 +206,20 @@ class TheophyllineGrowing(Theophylline):
     CL = nm.LogNormal(2.8, iiv=0.3, covariates=[nm.Power("WEIGHT", reference=70, exponent=0.75)])
 
 
-class TheophyllineWritten(Theophylline):
+class TheophyllineWritten(nm.Model):
     """The equations written out: linear, so solved by the matrix exponential."""
+
+    ka = nm.LogNormal(1.5, iiv=0.6)
+    CL = nm.LogNormal(2.8, iiv=0.3)
+    V = nm.LogNormal(32.0, iiv=0.15)
 
     def dynamics(self, t, A, p):
         return {"depot": -p.ka * A.depot, "central": p.ka * A.depot - p.CL / p.V * A.central}
+
+    def observe(self, t, A, p):
+        return {"conc": A.central / p.V}
+
+    conc = nm.Additive(0.7)
 
 
 @dataclass(frozen=True)

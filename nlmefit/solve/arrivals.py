@@ -89,7 +89,9 @@ def _along(compartments: Sequence[str], dosing: Mapping[str, Dosing], routes: Ro
     lags = [lag for lag in (of("lag", dosing, 0.0), of("lag", taken, 0.0)) if lag is not None]
     given = doses.amount if factors[0] is None else doses.amount * factors[0]
     duration = _duration(of, dosing, taken, compartments, given, doses)
-    time = sum(lags, start=doses.time)
+    lag = sum(lags) if lags else None
+    given = _possible(given, lag, duration)
+    time = doses.time if lag is None else doses.time + lag
     into = [compartments.index(taken[name].into) for name in compartments]
     straight = into == list(range(len(into)))
     only = None if doses.only is None else into[doses.only]
@@ -112,6 +114,15 @@ def _along(compartments: Sequence[str], dosing: Mapping[str, Dosing], routes: Ro
         steadies=doses.steadies,
         only=only,
     )
+
+
+def _possible(amount: Any, lag: Any, duration: Any) -> Any:
+    """Amounts, NaN where the model gives their dose a negative lag or duration, or a rate that is not above 0."""
+    wrong = [] if lag is None else [lag < 0]
+    wrong += [] if duration is None else [(duration < 0) | ~jnp.isfinite(duration)]
+    for bad in wrong:
+        amount = jnp.where(bad, jnp.nan, amount)
+    return amount
 
 
 def _by_dose(values: Sequence[Any], neutral: float, doses: Any) -> Any:
