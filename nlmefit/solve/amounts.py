@@ -142,14 +142,16 @@ def _steady_states(problem: Problem, solver: AbstractStepping, coming: Arrivals,
     doses = steady_doses(coming)
     at_doses = problem.p if doses.epoch is None else chosen(problem.p, doses.epoch)
 
+    def flow(line: Timeline, amounts: Any, given: tuple[Parameters, Any]) -> Any:
+        p, start = given
+
+        def derivative(t: Any, A: Any, group: Any) -> Any:
+            return vector_field(problem.dynamics, start + t, A, p) + line.rate[group]
+
+        return line.at_rows(_solution(derivative, solver, line, amounts).before)[0]
+
     def one(p: Parameters, time: Any, dose: Repeated) -> tuple[Any, Any]:
-        def flow(line: Timeline, amounts: Any) -> Any:
-            def derivative(t: Any, A: Any, group: Any) -> Any:
-                return vector_field(problem.dynamics, time + t, A, p) + line.rate[group]
-
-            return line.at_rows(_solution(derivative, solver, line, amounts).before)[0]
-
-        return steady_state(flow, initial, dose, coming.overlap, solver)
+        return steady_state(flow, (p, time), initial, dose, coming.overlap, solver)
 
     return linear.over(one, at_doses, doses.known, repeated(doses, initial.shape[0]))
 

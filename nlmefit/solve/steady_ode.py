@@ -28,22 +28,29 @@ class _Interval(NamedTuple):
 
 
 def steady_state(
-    flow: Callable[[Timeline, Any], Any], guess: Any, dose: Repeated, overlap: int, tolerance: AbstractStepping
+    flow: Callable[[Timeline, Any, Any], Any],
+    parameters: Any,
+    guess: Any,
+    dose: Repeated,
+    overlap: int,
+    tolerance: AbstractStepping,
 ) -> tuple[Any, Any]:
-    """Amounts and inputs (c,) just before the record of a steady-state dose, by `flow(timeline, amounts)`, the amounts at the
-    timeline's only row. NaN where no steady state is found (there may be none: a dose rate above the maximal elimination)."""
+    """Amounts and inputs (c,) just before the record of a steady-state dose, by `flow(timeline, amounts, parameters)`, the
+    amounts at the timeline's only row. NaN where no steady state is found (there may be none: a dose rate above the maximal
+    elimination)."""
     line, inputs, known = _interval(dose, overlap)
+    constant = lax.stop_gradient((line, parameters))  # the search itself has no derivative
 
     def after(amounts: Any) -> Any:
-        return flow(line, amounts)
+        return flow(constant[0], amounts, constant[1])
 
-    found, jacobian, settled = _newton(lax.stop_gradient(after(guess)), after, tolerance)
-    frozen = lax.stop_gradient(jnp.eye(found.shape[0]) - jacobian)
+    found, jacobian, settled = _newton(after(lax.stop_gradient(guess)), after, tolerance)
+    frozen = jnp.eye(found.shape[0]) - jacobian
 
     def correct(_: Any, x: Any) -> Any:
-        return x + jnp.linalg.solve(frozen, after(x) - x)
+        return x + jnp.linalg.solve(frozen, flow(line, x, parameters) - x)
 
-    exact = lax.fori_loop(0, EXACT_ORDERS, correct, lax.stop_gradient(found))
+    exact = lax.fori_loop(0, EXACT_ORDERS, correct, found)
     good = settled & known
     return jnp.where(good, exact, jnp.nan), jnp.where(good, inputs, jnp.nan)
 
@@ -104,7 +111,6 @@ def _newton(start: Any, after: Callable[[Any], Any], tolerance: AbstractStepping
             pick(trial, s.x), pick(gap, s.gap), pick(jacobian, s.jacobian), jnp.where(better, 1.0, s.shrink / 2), s.count + 1
         )
 
-    fixed = lax.stop_gradient(start)
-    first = State(fixed, *expanded(fixed), jnp.ones(()), jnp.array(0))
+    first = State(start, *expanded(start), jnp.ones(()), jnp.array(0))
     end = lax.while_loop(lambda s: (size(s.x, s.gap) > 1.0) & (s.count < NEWTON_STEPS) & (s.shrink > 1e-6), body, first)
-    return lax.stop_gradient((end.x, end.jacobian, size(end.x, end.gap) < 10))
+    return end.x, end.jacobian, size(end.x, end.gap) < 10
