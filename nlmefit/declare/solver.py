@@ -42,15 +42,14 @@ class AbstractStepping(AbstractSolver):
     atol: float
     max_steps: int
 
-
-def _check(solver: AbstractStepping) -> None:
-    name = type(solver).__name__
-    for field in ("rtol", "atol"):
-        value = getattr(solver, field)
-        if not isinstance(value, int | float) or not math.isfinite(value) or not 0 < value < 1:
-            raise ModelError(f"{name}'s {field} must lie between 0 and 1, got {value!r}.")
-    if not isinstance(solver.max_steps, int) or solver.max_steps < 1:
-        raise ModelError(f"{name}'s max_steps must be a whole number from 1 up, got {solver.max_steps!r}.")
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        for field in ("rtol", "atol"):
+            value = getattr(self, field)
+            if not isinstance(value, int | float) or not math.isfinite(value) or not 0 < value < 1:
+                raise ModelError(f"{name}'s {field} must lie between 0 and 1, got {value!r}.")
+        if not isinstance(self.max_steps, int) or self.max_steps < 1:
+            raise ModelError(f"{name}'s max_steps must be a whole number from 1 up, got {self.max_steps!r}.")
 
 
 @final
@@ -66,9 +65,6 @@ class RungeKutta(AbstractStepping):
     atol: float = 1e-12
     max_steps: int = 5000
 
-    def __post_init__(self) -> None:
-        _check(self)
-
 
 @final
 @dataclass(frozen=True)
@@ -78,9 +74,6 @@ class Rosenbrock(AbstractStepping):
     rtol: float = 1e-6
     atol: float = 1e-12
     max_steps: int = 5000
-
-    def __post_init__(self) -> None:
-        _check(self)
 
 
 @final
@@ -92,6 +85,3 @@ class Diffrax(AbstractStepping):
     rtol: float = 1e-7
     atol: float = 1e-12
     max_steps: int = 5000
-
-    def __post_init__(self) -> None:
-        _check(self)
