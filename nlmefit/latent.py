@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 from numpyro.distributions import Distribution, constraints
 
 from nlmefit.typing import Theta
@@ -39,10 +40,19 @@ class Parameter:
 
 
 class Subject(Protocol):
-    """What the engine reads of one subject: a PyTree with the observed values per site, padded, and their masks."""
+    """What the engine reads of one subject: a PyTree with the observed values per site, padded, and their masks.
+
+    All subjects of a data set are one such PyTree with a leading axis N; what it says of its lengths is for that one.
+    """
 
     observed: dict[str, Float[Array, "n"]]
     mask: dict[str, Bool[Array, "n"]]
+
+    def lengths(self) -> Int[np.ndarray, "N k"]:
+        """How long each subject's padded axes need be: observations first."""
+
+    def taken(self, members: Int[np.ndarray, " m"]) -> Any:
+        """Those subjects, padded no further than the longest of them needs."""
 
 
 class Dataset(Protocol):
@@ -66,6 +76,13 @@ class Rows(eqx.Module):
     def of(cls, site: str, matrix: Any) -> "Rows":
         matrix = np.asarray(matrix, float)
         return cls({site: matrix}, {site: np.ones(matrix.shape, bool)})
+
+    def lengths(self) -> Int[np.ndarray, "N 1"]:
+        rows, columns = next(iter(self.mask.values())).shape
+        return np.full((rows, 1), columns)
+
+    def taken(self, members: Int[np.ndarray, " m"]) -> "Rows":
+        return jax.tree.map(lambda x: x[members], self)
 
 
 class AbstractLatentModel(eqx.Module):

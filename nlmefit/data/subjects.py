@@ -4,11 +4,12 @@ Padded observation rows repeat the subject's last real one, so that they are fin
 masked out of every likelihood. Prepared in NumPy: nothing here is traced or compiled.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import equinox as eqx
+import jax
 import numpy as np
 import pandas as pd
 
@@ -50,6 +51,28 @@ class Subject(eqx.Module):
     """Covariates that run linearly between records."""
     expansion: Any = None
     """Taylor polynomials of the amounts around some individual parameters, in place of solving (see `solve/taylor.py`)."""
+
+    def lengths(self) -> np.ndarray:
+        """Rows and doses that each subject needs (N, 2)."""
+        rows = _needed(np.any(list(self.mask.values()), axis=0))
+        doses = np.ones_like(rows) if self.doses is None else _needed(self.doses.segment >= 0)
+        return np.stack([rows, doses], axis=1)
+
+    def taken(self, members: np.ndarray) -> "Subject":
+        """Those subjects, padded no further than the longest of them needs."""
+        rows, doses = self.lengths()[members].max(axis=0)
+        found: Subject = jax.tree.map(lambda x: x[members], self)
+
+        def cut(where: Callable[[Subject], Any], length: int) -> Subject:
+            return eqx.tree_at(where, found, jax.tree.map(lambda x: x[:, :length], where(found)), is_leaf=lambda x: x is None)
+
+        found = cut(lambda s: (s.time, s.order, s.segment, s.observed, s.mask, s.epoch), rows)
+        return found if found.doses is None else cut(lambda s: s.doses, doses)
+
+
+def _needed(real: np.ndarray) -> np.ndarray:
+    """Length (N,), at least 1, up to the last entry (N, n) that is real."""
+    return (np.arange(1, real.shape[1] + 1) * real).max(axis=1, initial=1)
 
 
 @dataclass(frozen=True)

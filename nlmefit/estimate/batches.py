@@ -2,6 +2,9 @@
 
 XLA runs a program of this kind on one core; batches run in as many threads as there are cores, which also keeps each within the
 cache. A batch's subjects go through their searches in lockstep, so that those with alike numbers of observations stand together.
+
+All batches have one shape, padded to the longest subject, unless so much of it would be padding that a few shapes, each
+compiled for itself, cost less.
 """
 
 import os
@@ -18,17 +21,25 @@ CHEAP, COSTLY = 64, 16
 """Subjects in a batch where a subject's model is cheap, and where it is solved step by step."""
 
 
+MOST_SHAPES = 3
+WORTH_A_SHAPE = 1e5
+"""Padding in an evaluation (subjects x observations x doses) that takes longer, over a fit, than compiling one more shape."""
+
+
 class Batches:
-    """All subjects of a data set, in batches of equal size (the last filled up with its first subject)."""
+    """All subjects of a data set, in batches of equal size (the last of a shape filled up with its first subject)."""
 
     def __init__(self, subjects: Any, size: int, costly: bool):
         self.size = size
-        width = min(COSTLY if costly else CHEAP, size)
-        observed = sum(np.asarray(mask).sum(axis=1) for mask in subjects.mask.values())
-        order = np.argsort(-observed, kind="stable") if costly else np.arange(size)
-        self._members = [order[i : i + width] for i in range(0, size, width)]
-        self._places = [np.resize(np.r_[own, np.repeat(own[:1], width - len(own))], width) for own in self._members]
-        self._subjects = [jax.device_put(jax.tree.map(lambda x, at=at: np.asarray(x)[at], subjects)) for at in self._places]
+        self._members, self._places, self._subjects = [], [], []
+        for group in alike(subjects.lengths(), costly):
+            shaped, width = subjects.taken(group), min(COSTLY if costly else CHEAP, len(group))
+            for start in range(0, len(group), width):
+                own = np.arange(start, min(start + width, len(group)))
+                places = np.r_[own, np.repeat(own[:1], width - len(own))]
+                self._members.append(group[own])
+                self._places.append(group[places])
+                self._subjects.append(jax.device_put(jax.tree.map(lambda x, at=places: np.asarray(x)[at], shaped)))
 
     def evaluate(
         self,
@@ -52,6 +63,36 @@ class Batches:
             own: Int[np.ndarray, " b"] = self._members[i]
             result[own] = part[: len(own)]
         return result
+
+
+def alike(lengths: Int[np.ndarray, "N k"], costly: bool) -> list[Int[np.ndarray, " n"]]:
+    """The subjects in groups of one padded shape each. A cheap model costs the product of its shape's lengths; a costly one stops
+    at a subject's own end, so that there is one shape, in the order of lengths."""
+    if costly:
+        return [np.argsort(-lengths[:, 0], kind="stable")]
+    groups = [np.argsort(lengths.prod(axis=1), kind="stable")]
+    while len(groups) < MOST_SHAPES:
+        cuts = [_best_cut(lengths[group]) for group in groups]
+        which = int(np.argmax([saved for saved, _ in cuts]))
+        saved, cut = cuts[which]
+        if saved < WORTH_A_SHAPE:
+            break
+        group = groups.pop(which)
+        groups += [group[:cut], group[cut:]]
+    return groups
+
+
+def _best_cut(lengths: Int[np.ndarray, "n k"]) -> tuple[float, int]:
+    """The padding saved by the best cut of a group in two, and where that is."""
+    if len(lengths) < 2:
+        return 0.0, 0
+    count = np.arange(1, len(lengths))
+    left = np.maximum.accumulate(lengths)[:-1].astype(float).prod(axis=1)
+    right = np.maximum.accumulate(lengths[::-1])[::-1][1:].astype(float).prod(axis=1)
+    whole = len(lengths) * lengths.max(axis=0).astype(float).prod()
+    saved = whole - count * left - (len(lengths) - count) * right
+    best = int(np.argmax(saved))
+    return float(saved[best]), best + 1
 
 
 def cores() -> int:

@@ -16,6 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+SHORTEST = 1e-40
+"""Added to every step: one of length 0 (events at one time) then leaves A as it is, with the derivatives in h that it has, and
+h^-4 is still a number."""
 GAMMA = 0.21193756319429014
 _A = (
     (),
@@ -49,7 +52,7 @@ _SLOPES = (GAMMA, -0.42387512638858027, -0.3384627126235924, 1.8046452872882734,
 
 def rodas5p(f: Callable[[Any, Any], Any], t: Any, A: Any, h: Any) -> tuple[Any, Any]:
     """A after a step of h, and the estimate of its error."""
-    h = jnp.maximum(h, 1e-300)  # a step of length 0 (events at a segment's beginning) leaves A as it is
+    h = h + SHORTEST
     jacobian = jax.jacfwd(lambda A: f(t, A))(A)
     drift = jax.jvp(lambda t: f(t, A), (t,), (jnp.ones_like(t),))[1]
     solved = inverse(jnp.eye(A.shape[0]) / (GAMMA * h) - jacobian)

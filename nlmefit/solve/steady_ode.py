@@ -44,7 +44,7 @@ def steady_state(
     def after(amounts: Any) -> Any:
         return flow(constant[0], amounts, constant[1])
 
-    found, jacobian, settled = _newton(after(lax.stop_gradient(guess)), after, tolerance)
+    found, jacobian, settled = _newton(lax.stop_gradient(guess), after, tolerance)
     frozen = jnp.eye(found.shape[0]) - jacobian
 
     def correct(_: Any, x: Any) -> Any:
@@ -77,8 +77,12 @@ def _interval(dose: Repeated, overlap: int) -> tuple[Timeline, Any, Any]:
     return line, inputs, (dose.lag < tau) & (~running | (ends[-1] <= 0))
 
 
-def _newton(start: Any, after: Callable[[Any], Any], tolerance: AbstractStepping) -> tuple[Any, Any, Any]:
-    """The fixed point, the flow's Jacobian there, and whether it was found."""
+def _newton(guess: Any, after: Callable[[Any], Any], tolerance: AbstractStepping) -> tuple[Any, Any, Any]:
+    """The fixed point, the flow's Jacobian there, and whether it was found.
+
+    The first two passes look at the guess and at what one interval makes of it (a Newton step with Jacobian 0), so that the flow
+    stands in the program once.
+    """
 
     def expanded(x: Any) -> tuple[Any, Any]:
         def twice(x: Any) -> tuple[Any, Any]:
@@ -104,13 +108,17 @@ def _newton(start: Any, after: Callable[[Any], Any], tolerance: AbstractStepping
         step = jnp.linalg.solve(jnp.eye(s.x.shape[0]) - s.jacobian, s.gap)
         trial = s.x + s.shrink * step
         gap, jacobian = expanded(trial)
-        better = jnp.all(jnp.isfinite(gap)) & jnp.all(jnp.isfinite(jacobian))
-        better &= (jnp.sum(jnp.abs(gap)) < jnp.sum(jnp.abs(s.gap))) | (size(trial, gap) < 10)
+        better = (jnp.sum(jnp.abs(gap)) < jnp.sum(jnp.abs(s.gap))) | (size(trial, gap) < 10) | (s.count < 2)
+        better &= jnp.all(jnp.isfinite(gap)) & jnp.all(jnp.isfinite(jacobian))
+        jacobian = jnp.where(s.count == 0, 0.0, jacobian)
         pick = lambda new, old: jnp.where(better, new, old)  # noqa: E731
         return State(
             pick(trial, s.x), pick(gap, s.gap), pick(jacobian, s.jacobian), jnp.where(better, 1.0, s.shrink / 2), s.count + 1
         )
 
-    first = State(start, *expanded(start), jnp.ones(()), jnp.array(0))
-    end = lax.while_loop(lambda s: (size(s.x, s.gap) > 1.0) & (s.count < NEWTON_STEPS) & (s.shrink > 1e-6), body, first)
+    def going(s: State) -> Any:
+        return (s.count < 2) | ((size(s.x, s.gap) > 1.0) & (s.count < NEWTON_STEPS) & (s.shrink > 1e-6))
+
+    nothing = jnp.zeros((guess.shape[0],) * 2)
+    end = lax.while_loop(going, body, State(guess, jnp.zeros_like(guess), nothing, jnp.ones(()), jnp.array(0)))
     return end.x, end.jacobian, size(end.x, end.gap) < 10

@@ -63,6 +63,10 @@ class Steps(Closed):
     solver = STEPS
 
 
+class ImplicitSteps(Closed):
+    solver = nm.Rosenbrock(rtol=1e-10, atol=1e-12)
+
+
 class Saturable(Given):
     """Michaelis-Menten elimination."""
 
@@ -106,6 +110,7 @@ CASES = {
     "closed form, from event to event": (Closed(), PLAIN | SHORT | LONG),
     "matrix exponential": (Exponential(), PLAIN | SHORT | LONG),
     "steps": (Steps(), PLAIN),
+    "implicit steps": (ImplicitSteps(), PLAIN),
     "steps of a nonlinear system": (Saturable(), PLAIN | SHORT | LONG),
 }
 
