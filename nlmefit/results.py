@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from nlmefit.errors import NlmefitError
+from nlmefit.estimate.method import Found, Kind
 from nlmefit.estimate.standard_errors import Uncertainty
 from nlmefit.estimate.status import Status
 from nlmefit.latent import AbstractLatentModel
@@ -68,6 +69,12 @@ class Fit:
     findings: tuple[Any, ...] = ()
     latent: AbstractLatentModel | None = field(default=None, repr=False)
     data: Any = field(default=None, repr=False)
+    kind: Kind = "approximation"
+    """What `log_likelihood` says of log p(y | theta)."""
+    mc_se: float = 0.0
+    """Monte Carlo standard error of `log_likelihood`."""
+    found: Found | None = field(default=None, repr=False)
+    """The method's answer on its own scale: free coordinates, whitened random effects, their posterior."""
 
     @property
     def covariance(self) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from examples import examples
 import nlmefit as nm
 from nlmefit.estimate import optimize
 from nlmefit.estimate.objective import Objective
+from nlmefit.estimate.problem import Problem
 from nlmefit.fit import bind
 
 FOCEI = nm.FOCE(interaction=True)
@@ -164,7 +165,7 @@ def test_other_values_reuse_the_compiled_program():
     example = examples()["theophylline"]
     nm.fit(example.model, example.data, FOCEI, start={"CL": 3.3})
     latent, data = bind(example.model.at({"V": 40.0}), example.data)
-    run = Objective(latent, data.subjects, len(data.ids), FOCEI)._run
+    run = Objective(Problem(latent, data), FOCEI)._run
     before = run._cache_size()
     nm.fit(example.model, example.data, FOCEI, start={"V": 29.0})
     assert run._cache_size() == before

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "nlmefit"
 
 LAYERS = (
-    ("typing", "errors", "backend"),
+    ("typing", "errors", "backend", "progress"),
     ("declare",),
     ("data",),
     ("latent",),
@@ -23,7 +23,7 @@ LAYERS = (
     ("estimate",),
     ("generative",),
     ("model",),
-    ("progress", "results", "fit", "check", "predict", "compare", "simulate"),
+    ("results", "fit", "check", "predict", "compare", "simulate"),
     ("diagnose",),
     ("plot",),
     ("report",),

@@ -13,15 +13,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.estimate import foce
+from nlmefit.estimate.at_mode import AbstractAtMode
 from nlmefit.estimate.density import Moments, Sites, gaussian_log_likelihood, moments
 from nlmefit.estimate.factor import factorize, log_determinant, solve
-from nlmefit.estimate.method import AbstractMarginalMethod, Covariance, check_covariance
+from nlmefit.estimate.marginal_likelihood import check_covariance
+from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.typing import Scalar
 
 
 @final
 @dataclass(frozen=True)
-class FO(AbstractMarginalMethod):
+class FO(AbstractAtMode):
     """First-order estimation. Random effects reported afterwards are the modes at the final estimates (post hoc).
 
     `covariance` as for `FOCE`.

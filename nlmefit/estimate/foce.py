@@ -13,16 +13,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nlmefit.estimate.at_mode import AbstractAtMode, two_log_integral
 from nlmefit.estimate.density import Moments, Sites, gaussian_log_likelihood, moments
 from nlmefit.estimate.factor import factorize, log_determinant
-from nlmefit.estimate.method import AbstractMarginalMethod, Covariance, check_covariance, two_log_integral
+from nlmefit.estimate.marginal_likelihood import check_covariance
+from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.program import log_prior
 from nlmefit.typing import Scalar
 
 
 @final
 @dataclass(frozen=True)
-class FOCE(AbstractMarginalMethod):
+class FOCE(AbstractAtMode):
     """First-order conditional estimation; `interaction=True` is NONMEM's FOCEI.
 
     `covariance` chooses the standard errors: "sandwich" (NONMEM's default), "R", "S" or "none".
@@ -46,6 +48,10 @@ class FOCE(AbstractMarginalMethod):
     def name(self) -> str:
         return "FOCE with interaction" if self.interaction else "FOCE"
 
+    @property
+    def notes(self) -> dict[str, str]:
+        return interaction_note(self.interaction)
+
     def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
         return inner(sites, z, self.interaction, "FOCE")
 
@@ -64,6 +70,12 @@ class FOCE(AbstractMarginalMethod):
         gradient = z - slope.T @ (weight * error) + 0.5 * relative.T @ jnp.where(m.mask, 1.0 - weight * error**2, 0.0)
         value = -gaussian_log_likelihood(m) - log_prior(z)
         return two_log_integral(value, log_determinant(factorize(hessian)), z.shape[0]), gradient
+
+
+def interaction_note(interaction: bool) -> dict[str, str]:
+    """Where the residual variance is taken, in words."""
+    where = "the individual prediction" if interaction else "eta = 0, in the inner and the outer problem"
+    return {"interaction": f"residual variance at {where}"}
 
 
 def frozen(sites: Sites, z: Float[Array, "q"], interaction: bool, method: str) -> Moments:

@@ -11,16 +11,18 @@ from typing import final
 from jaxtyping import Array, Float
 
 from nlmefit.estimate import foce
+from nlmefit.estimate.at_mode import AbstractAtMode, two_log_integral
 from nlmefit.estimate.density import Sites, log_joint
 from nlmefit.estimate.empirical_bayes import expand
 from nlmefit.estimate.factor import factorize, log_determinant
-from nlmefit.estimate.method import AbstractMarginalMethod, Covariance, check_covariance, two_log_integral
+from nlmefit.estimate.marginal_likelihood import check_covariance
+from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.typing import Scalar
 
 
 @final
 @dataclass(frozen=True)
-class Laplace(AbstractMarginalMethod):
+class Laplace(AbstractAtMode):
     """Laplace's approximation. `interaction=False` takes the residual variance at eta = 0 (normal observations only).
 
     `covariance` as for `FOCE`.
@@ -43,6 +45,10 @@ class Laplace(AbstractMarginalMethod):
     @property
     def name(self) -> str:
         return "Laplace" if self.interaction else "Laplace without interaction"
+
+    @property
+    def notes(self) -> dict[str, str]:
+        return foce.interaction_note(self.interaction)
 
     def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
         if self.interaction:

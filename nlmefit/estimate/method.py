@@ -1,66 +1,75 @@
-"""What the methods that maximize an approximate marginal likelihood have in common.
-
-A method says, for one subject at given theta, which function of z its inner problem minimizes and what it then takes for
--2 log p(y_i | theta). Everything else (modes, gradients, optimizer, standard errors) is written once.
-"""
+"""What every estimation method is, and what it returns."""
 
 import abc
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from nlmefit.errors import MethodError
-from nlmefit.estimate.density import Sites
-from nlmefit.typing import Scalar
+from nlmefit.estimate.posterior import AbstractPosterior
+from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.standard_errors import Uncertainty
+from nlmefit.estimate.status import Status
 
-Covariance = Literal["sandwich", "R", "S", "none"]
+Kind = Literal["exact", "approximation", "estimate", "bound"]
+"""What a number says of log p(y | theta): it is that; it is near it, with an error that is not known; it is the log of
+an unbiased estimate of p(y | theta), with a known Monte Carlo error; it is below it."""
 
 
-class AbstractMarginalMethod(abc.ABC):
-    """FO, FOCE, Laplace and quadrature: -2 log L = sum_i contribution_i(theta, mode_i(theta))."""
+class Reporter(Protocol):
+    """Where a method says how far it is."""
 
-    covariance: Covariance
+    def __call__(self, iteration: int, point: Any) -> None:
+        """A new iterate, `point.value` its objective."""
 
-    @property
-    def has_modes(self) -> bool:
-        """Whether the contribution is taken at the mode of p(z | y, theta) (else at z = 0)."""
-        return True
+    def stage(self, text: str) -> None: ...
 
-    @property
-    @abc.abstractmethod
-    def order(self) -> int:
-        """How often the contribution and its gradient differentiate the model."""
+    def tick(self) -> None: ...
 
-    @property
-    def at_origin(self) -> bool:
-        """Whether the method looks at the model at z = 0 besides the mode."""
-        return False
+
+@dataclass
+class Found:
+    """A method's answer for a problem of N subjects, q random effects and p free coordinates."""
+
+    u: Float[np.ndarray, " p"]
+    z: Float[np.ndarray, "N q"]
+    """Whitened random effects by subject: modes, or means of p(z | y, theta)."""
+    posterior: AbstractPosterior
+    """p(z | y_i, theta) as the method knows it."""
+    value: Float[np.ndarray, " N"]
+    """-2 log p(y_i | theta) as the method has it."""
+    status: Status
+    kind: Kind = "approximation"
+    error: Float[np.ndarray, " N"] | None = None
+    """Monte Carlo standard error of `value`, None where there is none."""
+    converged: np.ndarray | None = None
+    iterations: np.ndarray | None = None
+    uncertainty: Uncertainty | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What the printed fit says of the method's own ways."""
+
+
+class AbstractMethod(abc.ABC):
+    """A way to estimate the parameters of a latent model; a hashable value, made of its options."""
 
     @property
     @abc.abstractmethod
     def name(self) -> str:
         """As users read it: "FOCE with interaction"."""
 
-    @abc.abstractmethod
-    def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
-        """What the inner problem minimizes: -log p(y, z | theta), or the method's version of it."""
+    @property
+    def uses_priors(self) -> bool:
+        """Whether priors declared in the model count."""
+        return False
 
     @abc.abstractmethod
-    def contribution(self, sites: Sites, z: Float[Array, "q"]) -> tuple[Scalar, Float[Array, "q"]]:
-        """-2 log p(y | theta) as the method approximates it, n log(2 pi) included, at the mode z; and the gradient of `inner`
-        there, from the same evaluation of the model (their common derivatives are what the outer gradient needs)."""
+    def find(self, problem: Problem, progress: Reporter, key: Array) -> Found:
+        """The estimates. Interrupting (Ctrl-C) ends with the best so far."""
 
-
-def check_covariance(value: str) -> None:
-    """MethodError where `covariance` is none of the known kinds."""
-    if value not in ("sandwich", "R", "S", "none"):
-        raise MethodError(
-            f"covariance must be 'sandwich' (R^-1 S R^-1), 'R' (inverse Hessian), 'S' (inverse cross-product of "
-            f"gradients) or 'none', got {value!r}."
-        )
-
-
-def two_log_integral(value: Scalar, log_determinant: Scalar, q: int) -> Scalar:
-    """-2 log of Laplace's integral of exp(-value(z)) with Hessian H: 2 value + log|H| - q log(2 pi)."""
-    return 2.0 * value + log_determinant - q * jnp.log(2 * jnp.pi)
+    @abc.abstractmethod
+    def evaluate(self, problem: Problem, key: Array) -> Found:
+        """The method's objective and random effects at the start values, nothing estimated."""

@@ -1,28 +1,17 @@
-"""The population objective -2 log L(theta) of a method and its gradient by the implicit function theorem.
+"""The population objective -2 log L(u) of a method, its gradient, and what every subject adds to them."""
 
-For one subject, with mode z*(u) where g(u, z*) = d inner / dz = 0 and contribution F(u, z):
-
-    dF/du = F_u - F_z  (g_z)^-1  g_u
-
-F_u, F_z, g_u, g_z come from one forward pass over (u, z) at the mode; nothing differentiates through the inner search.
-"""
-
-from collections.abc import Callable
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from nlmefit.backend import compiled
-from nlmefit.estimate.batches import Batches
 from nlmefit.estimate.coordinates import Coordinates
-from nlmefit.estimate.density import Sites, family, is_gaussian
-from nlmefit.estimate.empirical_bayes import find_costly_mode, find_mode
-from nlmefit.estimate.factor import factorize, solve
-from nlmefit.estimate.method import AbstractMarginalMethod
+from nlmefit.estimate.method import Kind
+from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.typing import Theta
 
@@ -42,77 +31,33 @@ class Contributions(NamedTuple):
     """Points on the way to the mode at which the density could not be computed."""
 
 
-def subject_contribution(
-    model: AbstractLatentModel,
-    coordinates: Coordinates,
-    method: AbstractMarginalMethod,
-    u: Float[Array, "p"],
-    fixed: Theta,
-    start: Float[Array, "q"],
-    subject: Any,
-) -> Contributions:
-    """One subject's contribution, its gradient in u, and the mode found from `start`."""
+class MarginalMethod(Protocol):
+    """What the objective and its search read of a method; a hashable value."""
 
-    def sites_at(u: Array, local: Any = None, center: Any = None) -> Sites:
-        theta = coordinates.theta(u, fixed)
-        return Sites(model, theta, model.omega(theta), subject, local, center)
+    @property
+    def kind(self) -> Kind: ...
 
-    sites, local, center = sites_at(u), None, None
-    if model.costly and method.at_origin:
-        center = sites.near(jnp.zeros_like(start), method.order).local
-        sites = sites_at(u, None, center)
-    if model.costly and start.shape[0] > 0:
-        mode, local = find_costly_mode(
-            lambda z, order: sites.near(z, order).local,
-            lambda local, z: method.inner(sites_at(u, local, center), z),
-            start,
-            method.order if method.has_modes else 1,
-        )
-    else:
-        if model.costly:
-            local = sites.near(start, method.order).local
-        mode = find_mode(lambda z: method.inner(sites, z), start)
-    at = mode.z if method.has_modes else jnp.zeros_like(start)
-    value, gradient = _implicit_gradient(lambda u: sites_at(u, local, center), method, u, at)
-    return Contributions(value, gradient, mode.z, mode.value, mode.hessian, mode.converged, mode.iterations, mode.failures)
+    @property
+    def has_modes(self) -> bool: ...
 
+    @property
+    def covariance(self) -> Covariance: ...
 
-def _implicit_gradient(
-    sites_at: Callable[[Array], Sites], method: AbstractMarginalMethod, u: Array, z: Array
-) -> tuple[Array, Array]:
-    p = u.shape[0]
+    @property
+    def notes(self) -> dict[str, str]: ...
 
-    def both(w: Array) -> tuple[tuple[Array, Array], Array]:
-        value, slope = method.contribution(sites_at(w[:p]), w[p:])
-        return (value, slope), value
-
-    if not method.has_modes or z.shape[0] == 0:
-        change, value = jax.jacfwd(lambda u: 2 * (method.contribution(sites_at(u), z)[0],), has_aux=True)(u)
-        return value, change
-    (change, curvature), value = jax.jacfwd(both, has_aux=True)(jnp.concatenate([u, z]))
-    return value, change[:p] - change[p:] @ solve(factorize(curvature[:, p:]), curvature[:, :p])
-
-
-class _Structure:
-    """A latent model and a method as a key: equal when the compiled program is the same, whatever the start values."""
-
-    def __init__(self, model: AbstractLatentModel, method: AbstractMarginalMethod):
-        self.model, self.method = model, method
-        self._key = (type(model), model.structure(), method)
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Structure) and self._key == other._key
+    def subject_contribution(
+        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
+    ) -> Contributions: ...
 
 
 @lru_cache(maxsize=64)
-def _batch(structure: _Structure) -> Any:
-    coordinates = Coordinates(structure.model.parameters())
+def _batch(structure: Structure) -> Any:
+    model, (method,) = structure.model, structure.others
+    coordinates = Coordinates(model.parameters())
 
     def one(u: Array, fixed: Theta, start: Array, subject: Any) -> Contributions:
-        return subject_contribution(structure.model, coordinates, structure.method, u, fixed, start, subject)
+        return method.subject_contribution(model, coordinates, u, fixed, start, subject)
 
     def batch(u: Array, fixed: Theta, starts: Array, subjects: Any) -> Contributions:
         return jax.vmap(lambda start, subject: one(u, fixed, start, subject))(starts, subjects)
@@ -120,53 +65,15 @@ def _batch(structure: _Structure) -> Any:
     return compiled(batch)
 
 
-class Final(NamedTuple):
-    """The parts of a result that the model computes from the estimates."""
-
-    names: tuple[str, ...]
-    report: np.ndarray
-    """Named natural-scale scalars (k,)."""
-    slope: np.ndarray
-    """Their Jacobian in u (k, p)."""
-    theta: dict[str, np.ndarray]
-    root: np.ndarray
-    """Omega's Cholesky factor (q, q)."""
-    individual: dict[str, np.ndarray]
-    """Individual parameters by name (N,)."""
-
-
-@lru_cache(maxsize=64)
-def _finish(structure: _Structure) -> Any:
-    model = structure.model
-    coordinates = Coordinates(model.parameters())
-
-    def finish(u: Array, fixed: Theta, z: Array, subjects: Any) -> Any:
-        def report(u: Array) -> tuple[Array, Array]:
-            values = jnp.stack([jnp.asarray(v, float) for v in model.report(coordinates.theta(u, fixed)).values()])
-            return values, values
-
-        slope, values = jax.jacfwd(report, has_aux=True)(u)
-        theta = coordinates.theta(u, fixed)
-        root = model.omega(theta)
-        individual = jax.vmap(lambda z, s: model.individual(theta, root @ z, s))(z, subjects)
-        return values, slope, theta, root, individual
-
-    return compiled(finish)
-
-
 class Objective:
     """-2 log L and its gradient for one model, data set and method. A function of u alone: modes are searched from the
     same starts at every call."""
 
-    def __init__(self, model: AbstractLatentModel, subjects: Any, size: int, method: AbstractMarginalMethod):
-        self.model, self.method, self.size = model, method, size
-        self.coordinates = Coordinates(model.parameters())
-        self.fixed = self.coordinates.fixed()
-        self.q = len(model.eta_names())
-        self.subjects = subjects
-        self._batches = Batches(subjects, size, model.costly)
-        self._run = _batch(_Structure(model, method))
-        self.starts: tuple[np.ndarray, ...] = (np.zeros((size, self.q)),)
+    def __init__(self, problem: Problem, method: MarginalMethod):
+        self.problem, self.method = problem, method
+        self.coordinates, self.size, self.q = problem.coordinates, problem.size, problem.q
+        self._run = _batch(Structure(problem.model, method))
+        self.starts: tuple[np.ndarray, ...] = (np.zeros((self.size, self.q)),)
         self.evaluations = 0
         self.failures = 0
         """Points at which a subject's density could not be computed; they were passed over."""
@@ -197,8 +104,8 @@ class Objective:
 
     @cached_property
     def _sturdier(self) -> "Objective | None":
-        model = self.model.sturdier()
-        return None if model is None else Objective(model, self.subjects, self.size, self.method)
+        model = self.problem.model.sturdier()
+        return None if model is None else Objective(Problem(model, self.problem.data), self.method)
 
     def other_modes(self, u: Float[np.ndarray, "p"], found: Contributions) -> np.ndarray:
         """Which subjects (N,) have a better mode than `found`: one of the nearer other starts leads there."""
@@ -211,61 +118,11 @@ class Objective:
         """From now on search every subject's mode from all starts."""
         self.starts = (np.zeros((self.size, self.q)), *retry_starts(self.size, self.q))
 
-    def final(self, u: Float[np.ndarray, "p"], z: Float[np.ndarray, "N q"]) -> Final:
-        """Everything that the model computes once at the end, in one compiled call."""
-        run = _finish(_Structure(self.model, self.method))
-        values = jax.tree.map(np.asarray, run(np.asarray(u), self.fixed, z, self.subjects))
-        names, individual = self._names
-        report, slope, theta, root, parameters = values
-        return Final(names, report, slope, theta, root, {name: parameters[name] for name in individual})
-
-    def outside_support(self, u: Float[np.ndarray, "p"]) -> dict[str, tuple[str, Bool[np.ndarray, "N n"]]]:
-        """By site that is not normal: the distribution's family, and which observations (N, n) lie outside its support."""
-        others = {name: kind for name, (kind, gaussian) in self._families.items() if not gaussian}
-        if not others:
-            return {}
-
-        def outside(u: Array, subject: Any) -> dict[str, Array]:
-            sites = self.model.observe(self.coordinates.theta(u, self.fixed), jnp.zeros(self.q), subject)
-            return {n: subject.mask[n] & ~jnp.asarray(sites[n].support(subject.observed[n])) for n in others}
-
-        found = compiled(jax.vmap(outside, in_axes=(None, 0)))(np.asarray(u), self.subjects)
-        return {name: (kind, np.asarray(found[name])) for name, kind in others.items()}
-
-    @cached_property
-    def _families(self) -> dict[str, tuple[str, bool]]:
-        """By site: the family of its distribution, and whether it is normal."""
-        found: dict[str, tuple[str, bool]] = {}
-
-        def look(u: Array, subject: Any) -> None:
-            sites = self.model.observe(self.coordinates.theta(u, self.fixed), jnp.zeros(self.q), subject)
-            found.update({name: (family(d), is_gaussian(d)) for name, d in sites.items()})
-
-        jax.eval_shape(look, np.zeros(self.coordinates.size), jax.tree.map(lambda x: x[0], self.subjects))
-        return found
-
-    @cached_property
-    def _names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Names of the reported scalars and of the individual parameters, in the model's order (a PyTree would sort them)."""
-        found: list[tuple[str, ...]] = []
-
-        def look(u: Array, subject: Any) -> None:
-            theta = self.coordinates.theta(u, self.fixed)
-            found.append(tuple(self.model.report(theta)))
-            found.append(tuple(self.model.individual(theta, jnp.zeros(self.q), subject)))
-
-        jax.eval_shape(look, np.zeros(self.coordinates.size), jax.tree.map(lambda x: x[0], self.subjects))
-        return found[0], found[1]
-
-    def gaussian_observations(self) -> Float[np.ndarray, "N"]:
-        """Number of normal observations by subject: those whose log(2 pi) NONMEM leaves out."""
-        masks = [self.subjects.mask[name] for name, (_, gaussian) in self._families.items() if gaussian]
-        return np.sum([np.asarray(mask).sum(axis=1) for mask in masks], axis=0) if masks else np.zeros(self.size)
-
     def _from(self, u: np.ndarray, starts: np.ndarray, only: np.ndarray | None = None) -> Contributions:
         self.evaluations += 1
         u = np.asarray(u)
-        found = Contributions(*self._batches.evaluate(lambda z, subjects: self._run(u, self.fixed, z, subjects), starts, only))
+        fixed = self.problem.fixed
+        found = Contributions(*self.problem.batches.evaluate(lambda z, s: self._run(u, fixed, z, s), starts, only))
         self.failures += int(found.failures.sum())
         return found
 

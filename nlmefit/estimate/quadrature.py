@@ -15,10 +15,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError
+from nlmefit.estimate.at_mode import AbstractAtMode
 from nlmefit.estimate.density import Sites, log_joint
 from nlmefit.estimate.empirical_bayes import expand
 from nlmefit.estimate.factor import factorize, log_determinant, solve_upper
-from nlmefit.estimate.method import AbstractMarginalMethod, Covariance, check_covariance
+from nlmefit.estimate.marginal_likelihood import check_covariance
+from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.typing import Scalar
 
 LARGEST_GRID = 100_000
@@ -27,7 +29,7 @@ BLOCK = 512
 
 @final
 @dataclass(frozen=True)
-class Quadrature(AbstractMarginalMethod):
+class Quadrature(AbstractAtMode):
     """Adaptive Gauss-Hermite quadrature with `nodes` points per random effect (nodes^q in all).
 
     `covariance` as for `FOCE`.

@@ -6,12 +6,14 @@ With F = -2 log L, R = 1/2 d2F/du du' and S = 1/4 sum_i g_i g_i' (g_i the subjec
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from nlmefit.estimate.method import Covariance
 from nlmefit.estimate.spectrum import smallest, spectrum
+
+Covariance = Literal["sandwich", "R", "S", "none"]
 
 
 @dataclass(frozen=True)

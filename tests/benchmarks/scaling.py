@@ -19,6 +19,7 @@ import pandas as pd
 import nlmefit as nm
 from nlmefit.estimate.batches import alike
 from nlmefit.estimate.objective import Objective
+from nlmefit.estimate.problem import Problem
 from nlmefit.fit import bind
 
 
@@ -76,7 +77,7 @@ def data(subjects: int, unequal: bool) -> pd.DataFrame:
 def measure(case: str, subjects: int) -> str:
     model, _, unequal = CASES[case]
     latent, laid_out = bind(model, data(subjects, unequal))
-    objective = Objective(latent, laid_out.subjects, subjects, nm.FOCE(interaction=True))
+    objective = Objective(Problem(latent, laid_out), nm.FOCE(interaction=True))
     u = objective.coordinates.start()
     objective.contributions(u)
     seconds = []

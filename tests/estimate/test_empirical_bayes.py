@@ -12,6 +12,7 @@ import nlmefit as nm
 from nlmefit.estimate.empirical_bayes import find_mode
 from nlmefit.estimate.factor import factorize, is_positive, log_determinant, solve
 from nlmefit.estimate.objective import Objective
+from nlmefit.estimate.problem import Problem
 from nlmefit.fit import bind
 from nlmefit.program import log_joint
 
@@ -40,7 +41,7 @@ def _one(subjects, i):
 def test_the_objective_has_no_history():
     example = examples()["theophylline"]
     latent, data = bind(example.model, example.data)
-    objective = Objective(latent, data.subjects, len(data.ids), nm.FOCE(interaction=True))
+    objective = Objective(Problem(latent, data), nm.FOCE(interaction=True))
     u = objective.coordinates.start()
     first = objective.contributions(u)
     for k in range(3):
@@ -91,7 +92,7 @@ def test_other_modes_are_found():
     rows = [(i, t, 4.0 + 0.1 * rng.normal()) for i in range(4) for t in (0.0, 1.0)]
     data = pd.DataFrame(rows, columns=["ID", "TIME", "DV"])
     latent, subjects = bind(TwoModes().at({"tilt": 0.1}), data)
-    objective = Objective(latent, subjects.subjects, 4, nm.Laplace())
+    objective = Objective(Problem(latent, subjects), nm.Laplace())
     u = objective.coordinates.start()
     found = objective.contributions(u)
     assert np.all(found.converged)

@@ -6,6 +6,7 @@ from examples import examples
 
 import nlmefit as nm
 from nlmefit.estimate.objective import Objective
+from nlmefit.estimate.problem import Problem
 from nlmefit.fit import bind
 
 METHODS = {
@@ -35,7 +36,7 @@ PAIRS = [
 def test_gradient_against_central_differences(example, method):
     example = examples()[example]
     latent, data = bind(example.model, example.data)
-    objective = Objective(latent, data.subjects, len(data.ids), METHODS[method])
+    objective = Objective(Problem(latent, data), METHODS[method])
     # away from the start, where covariate coefficients and correlations are 0
     u = objective.coordinates.start() + 0.1 * np.random.default_rng(1).normal(size=objective.coordinates.size)
     found = objective.contributions(u)

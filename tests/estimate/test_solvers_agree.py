@@ -11,6 +11,7 @@ from examples import Theophylline, TheophyllineZeroOrder
 
 import nlmefit as nm
 from nlmefit.estimate.objective import Objective
+from nlmefit.estimate.problem import Problem
 from nlmefit.fit import bind
 
 DATASETS = Path(__file__).parents[2] / "datasets"
@@ -122,7 +123,7 @@ def test_gradients_of_stepped_models_against_central_differences(family, method)
     read, _, (_, model) = FAMILIES[family]
     data = read()
     latent, laid_out = bind(model, data[data["ID"].isin(data["ID"].unique()[:4])])
-    objective = Objective(latent, laid_out.subjects, len(laid_out.ids), METHODS[method])
+    objective = Objective(Problem(latent, laid_out), METHODS[method])
     u = objective.coordinates.start() + 0.1 * np.random.default_rng(1).normal(size=objective.coordinates.size)
     found = objective.contributions(u)
     assert np.all(found.converged)

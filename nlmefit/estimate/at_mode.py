@@ -1,0 +1,96 @@
+"""Methods that approximate the marginal likelihood at the mode of p(z | y_i, theta): FO, FOCE, Laplace, quadrature.
+
+A method says, for one subject at given theta, which function of z its inner problem minimizes and what it then takes for
+-2 log p(y_i | theta). The rest is written once. With mode z*(u), where g(u, z*) = d inner / dz = 0, and contribution F(u, z):
+
+    dF/du = F_u - F_z  (g_z)^-1  g_u
+
+F_u, F_z, g_u, g_z come from one forward pass over (u, z) at the mode; nothing differentiates through the inner search.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nlmefit.estimate.coordinates import Coordinates
+from nlmefit.estimate.density import Sites
+from nlmefit.estimate.empirical_bayes import find_costly_mode, find_mode
+from nlmefit.estimate.factor import factorize, solve
+from nlmefit.estimate.marginal_likelihood import AbstractMarginalLikelihood
+from nlmefit.estimate.objective import Contributions
+from nlmefit.latent import AbstractLatentModel
+from nlmefit.typing import Scalar, Theta
+
+
+class AbstractAtMode(AbstractMarginalLikelihood):
+    """-2 log L_i = contribution_i(theta, mode_i(theta))."""
+
+    @property
+    @abc.abstractmethod
+    def order(self) -> int:
+        """How often the contribution and its gradient differentiate the model."""
+
+    @property
+    def at_origin(self) -> bool:
+        """Whether the method looks at the model at z = 0 besides the mode."""
+        return False
+
+    @abc.abstractmethod
+    def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
+        """What the inner problem minimizes: -log p(y, z | theta), or the method's version of it."""
+
+    @abc.abstractmethod
+    def contribution(self, sites: Sites, z: Float[Array, "q"]) -> tuple[Scalar, Float[Array, "q"]]:
+        """-2 log p(y | theta) as the method approximates it, n log(2 pi) included, at the mode z; and the gradient of `inner`
+        there, from the same evaluation of the model (their common derivatives are what the outer gradient needs)."""
+
+    def subject_contribution(
+        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
+    ) -> Contributions:
+        """One subject's contribution, its gradient in u, and the mode found from `start`."""
+
+        def sites_at(u: Array, local: Any = None, center: Any = None) -> Sites:
+            theta = coordinates.theta(u, fixed)
+            return Sites(model, theta, model.omega(theta), subject, local, center)
+
+        sites, local, center = sites_at(u), None, None
+        if model.costly and self.at_origin:
+            center = sites.near(jnp.zeros_like(start), self.order).local
+            sites = sites_at(u, None, center)
+        if model.costly and start.shape[0] > 0:
+            mode, local = find_costly_mode(
+                lambda z, order: sites.near(z, order).local,
+                lambda local, z: self.inner(sites_at(u, local, center), z),
+                start,
+                self.order if self.has_modes else 1,
+            )
+        else:
+            if model.costly:
+                local = sites.near(start, self.order).local
+            mode = find_mode(lambda z: self.inner(sites, z), start)
+        at = mode.z if self.has_modes else jnp.zeros_like(start)
+        value, gradient = _implicit_gradient(lambda u: sites_at(u, local, center), self, u, at)
+        return Contributions(value, gradient, mode.z, mode.value, mode.hessian, mode.converged, mode.iterations, mode.failures)
+
+
+def _implicit_gradient(sites_at: Callable[[Array], Sites], method: AbstractAtMode, u: Array, z: Array) -> tuple[Array, Array]:
+    p = u.shape[0]
+
+    def both(w: Array) -> tuple[tuple[Array, Array], Array]:
+        value, slope = method.contribution(sites_at(w[:p]), w[p:])
+        return (value, slope), value
+
+    if not method.has_modes or z.shape[0] == 0:
+        change, value = jax.jacfwd(lambda u: 2 * (method.contribution(sites_at(u), z)[0],), has_aux=True)(u)
+        return value, change
+    (change, curvature), value = jax.jacfwd(both, has_aux=True)(jnp.concatenate([u, z]))
+    return value, change[:p] - change[p:] @ solve(factorize(curvature[:, p:]), curvature[:, :p])
+
+
+def two_log_integral(value: Scalar, log_determinant: Scalar, q: int) -> Scalar:
+    """-2 log of Laplace's integral of exp(-value(z)) with Hessian H: 2 value + log|H| - q log(2 pi)."""
+    return 2.0 * value + log_determinant - q * jnp.log(2 * jnp.pi)

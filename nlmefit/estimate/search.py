@@ -1,0 +1,144 @@
+"""The search for the maximum of a method's deterministic objective, how far to trust it, and its standard errors."""
+
+import time
+
+import numpy as np
+
+from nlmefit.estimate.method import Found, Reporter
+from nlmefit.estimate.objective import Contributions, MarginalMethod, Objective
+from nlmefit.estimate.optimize import Point, Search, minimize
+from nlmefit.estimate.posterior import Gaussian
+from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.standard_errors import Uncertainty, covariance
+from nlmefit.estimate.start import check_start, check_support
+from nlmefit.estimate.status import Status, collapsed, judge, lost
+
+
+def maximize(problem: Problem, method: MarginalMethod, progress: Reporter) -> Found:
+    """The maximum, found by `minimize` from the start values; Ctrl-C ends with the best values so far."""
+    began = time.perf_counter()
+    objective, first = _started(problem, method)
+    compiled = time.perf_counter()
+    search, elsewhere = _search_modes_too(objective, first, progress)
+    searched = time.perf_counter()
+    found = search.point.extra
+    final = problem.final(search.point.u, found.z)
+    status = judge(
+        search,
+        problem.coordinates,
+        final.theta,
+        failing=problem.labels(~found.converged),
+        multimodal=problem.labels(elsewhere),
+    )
+    answer = _answer(objective, search.point, status)
+    answer.uncertainty = _uncertainty(problem, search, method, final.slope)
+    answer.history = search.history
+    answer.seconds = {"prepare and compile": compiled - began, "fit": searched - compiled}
+    return answer
+
+
+def evaluate(problem: Problem, method: MarginalMethod) -> Found:
+    """The objective at the start values."""
+    objective, point = _started(problem, method)
+    failing = problem.labels(~point.extra.converged)
+    status = Status("evaluated", (lost(failing) if failing else "at the given values, nothing estimated.",))
+    return _answer(objective, point, status)
+
+
+def _started(problem: Problem, method: MarginalMethod) -> tuple[Objective, Point]:
+    """The objective and its first point. Raises DataError where that is not a number."""
+    objective = Objective(problem, method)
+    check_support(problem, problem.coordinates.start())
+    point = _point(objective, problem.coordinates.start())
+    bad = ~np.isfinite(point.extra.value)
+    if not bad.any() and not point.finite:
+        bad = ~np.all(np.isfinite(point.by_subject), axis=1)
+    check_start(problem, bad)
+    return objective, point
+
+
+def _answer(objective: Objective, point: Point, status: Status) -> Found:
+    found: Contributions = point.extra
+    return Found(
+        u=point.u,
+        z=found.z,
+        posterior=Gaussian.at_mode(found.z, found.hessian),
+        value=found.value,
+        status=status,
+        kind=objective.method.kind,
+        converged=found.converged,
+        iterations=found.iterations,
+        notes={**objective.method.notes, **_passed_over(objective)},
+    )
+
+
+def _point(objective: Objective, u: np.ndarray) -> Point:
+    found = objective.contributions(u)
+    return Point(u, float(np.sum(found.value)), np.sum(found.gradient, axis=0), found.gradient, found)
+
+
+def _search_modes_too(objective: Objective, first: Point, progress: Reporter) -> tuple[Search, np.ndarray]:
+    """A search, and which subjects (N,) have a better mode than the one found. Where some have, the search goes on with every
+    subject's mode sought from all starts."""
+    search = _search(objective, first, progress)
+    nobody = np.zeros(objective.size, bool)
+    if search.stopped or not objective.method.has_modes:
+        return search, nobody
+    try:
+        progress.stage("looking for other modes")
+        elsewhere = objective.other_modes(search.point.u, search.point.extra)
+        if elsewhere.any():
+            objective.search_widely()
+            search = _search(objective, _point(objective, search.point.u), progress)
+            elsewhere = objective.other_modes(search.point.u, search.point.extra)
+        return search, elsewhere
+    except KeyboardInterrupt:
+        search.stopped = "interrupted"
+        return search, nobody
+
+
+def _search(objective: Objective, first: Point, progress: Reporter) -> Search:
+    """Minimize from `first`; where an omega collapses to 0 on the way, once more from there with that omega as it started."""
+    search = _descend(objective, first, progress)
+    gone = collapsed(objective.coordinates, search.point.u)
+    if search.stopped or not gone.any():
+        return search
+    try:
+        again = _point(objective, np.where(gone, first.u, search.point.u))
+        second = _descend(objective, again, progress) if again.finite else search
+    except KeyboardInterrupt:
+        search.stopped = "interrupted"
+        return search
+    if second.point.value < search.point.value - 1e-6:
+        return second
+    search.stopped = second.stopped
+    return search
+
+
+def _descend(objective: Objective, first: Point, progress: Reporter) -> Search:
+    coordinates = objective.coordinates
+    curvature = 0.5 * np.sum(first.by_subject**2, axis=0)
+    spread = np.sqrt(2.0 / np.where(curvature > 0, curvature, 2.0))  # about a standard error
+    large = np.where(coordinates.transformed, 1.0, np.maximum(np.abs(first.u), 10 * spread))
+
+    def evaluate(u: np.ndarray) -> Point:
+        progress.tick()
+        return _point(objective, u)
+
+    return minimize(evaluate, first, large, progress)
+
+
+def _passed_over(objective: Objective) -> dict[str, str]:
+    """What could not be solved on the way, in words; nothing where all could."""
+    said = {}
+    if objective.failures:
+        said["not solved"] = f"{objective.failures} trial points of random effects, which were passed over"
+    if objective.rescued:
+        said["solved again"] = f"{objective.rescued} searches for a mode, by the stiff solver"
+    return said
+
+
+def _uncertainty(problem: Problem, search: Search, method: MarginalMethod, slope: np.ndarray) -> Uncertainty | None:
+    if method.covariance == "none" or problem.coordinates.size == 0:
+        return None
+    return covariance(method.covariance, search.hessian, search.point.by_subject, slope, problem.coordinates.names)
