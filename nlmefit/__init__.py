@@ -9,6 +9,7 @@ configure()  # before anything else makes an array
 
 from nlmefit import generative  # noqa: E402
 from nlmefit.check import check  # noqa: E402
+from nlmefit.compare import compare, log_marginal  # noqa: E402
 from nlmefit.data.subjects import Subjects  # noqa: E402
 from nlmefit.declare.compartments import OneCompartment, ThreeCompartment, TwoCompartment  # noqa: E402
 from nlmefit.declare.covariates import Category, Effect, Exponential, Linear, Power  # noqa: E402
@@ -26,11 +27,17 @@ from nlmefit.declare.residual import Additive, CombinedSD, PowerError, Proportio
 from nlmefit.declare.solver import ClosedForm, Diffrax, MatrixExponential, Rosenbrock, RungeKutta  # noqa: E402
 from nlmefit.declare.values import Fixed  # noqa: E402
 from nlmefit.errors import DataError, MethodError, ModelError, NlmefitError  # noqa: E402
+from nlmefit.estimate.families import FullRank, MeanField, TriangularFlow  # noqa: E402
 from nlmefit.estimate.fo import FO  # noqa: E402
 from nlmefit.estimate.foce import FOCE  # noqa: E402
 from nlmefit.estimate.laplace import Laplace  # noqa: E402
+from nlmefit.estimate.map import MAP  # noqa: E402
+from nlmefit.estimate.marginal import ImportanceSampling  # noqa: E402
+from nlmefit.estimate.nuts import NUTS  # noqa: E402
 from nlmefit.estimate.quadrature import Quadrature  # noqa: E402
+from nlmefit.estimate.vi import VI  # noqa: E402
 from nlmefit.fit import evaluate, fit  # noqa: E402
+from nlmefit.load import load  # noqa: E402
 from nlmefit.model import Model  # noqa: E402
 from nlmefit.predict import predict  # noqa: E402
 from nlmefit.results import Fit  # noqa: E402
@@ -40,7 +47,10 @@ __version__ = "0.1.0"
 __all__ = [
     "FO",
     "FOCE",
+    "MAP",
+    "NUTS",
     "TMDD",
+    "VI",
     "Additive",
     "Blocks",
     "Category",
@@ -55,12 +65,15 @@ __all__ = [
     "Fit",
     "Fixed",
     "Friberg",
+    "FullRank",
+    "ImportanceSampling",
     "IndirectResponse",
     "Laplace",
     "Linear",
     "LogNormal",
     "LogitNormal",
     "MatrixExponential",
+    "MeanField",
     "MethodError",
     "MichaelisMenten",
     "Model",
@@ -79,11 +92,15 @@ __all__ = [
     "Theta",
     "ThreeCompartment",
     "Transit",
+    "TriangularFlow",
     "TumourGrowth",
     "TwoCompartment",
     "check",
+    "compare",
     "evaluate",
     "fit",
     "generative",
+    "load",
+    "log_marginal",
     "predict",
 ]

@@ -48,7 +48,7 @@ def fit(
     began = time.perf_counter()
     problem = _problem(_started(model, start), data, method)
     with Progress(progress, method.name) as line:
-        found = method.find(problem, line, _key(key))
+        found = method.find(problem, line, jax_key(key))
     return _assembled(problem, method, found, began)
 
 
@@ -59,7 +59,7 @@ def evaluate(model: Model | AbstractLatentModel | Fit, data: Data, method: Abstr
     """
     began = time.perf_counter()
     problem = _problem(model.model if isinstance(model, Fit) else model, data, method)
-    return _assembled(problem, method, method.evaluate(problem, _key(key)), began)
+    return _assembled(problem, method, method.evaluate(problem, jax_key(key)), began)
 
 
 def _problem(model: Any, data: Data, method: Any) -> Problem:
@@ -69,7 +69,8 @@ def _problem(model: Any, data: Data, method: Any) -> Problem:
     return Problem(latent, dataset)
 
 
-def _key(key: Any) -> jax.Array:
+def jax_key(key: Any) -> jax.Array:
+    """A JAX key from what a user gives as one. Raises MethodError for anything else."""
     if isinstance(key, int) and not isinstance(key, bool):
         return jax.random.key(key)
     if isinstance(key, jax.Array):
@@ -125,6 +126,7 @@ def _assembled(problem: Problem, method: AbstractMethod, found: Found, began: fl
     etas = list(latent.eta_names())
     parameters = latent.parameters()
     ofv = found.value - problem.gaussian_observations() * np.log(2 * np.pi)
+    ofv = np.full_like(ofv, np.nan) if found.kind == "bound" else ofv
     contributions = pd.DataFrame(
         {
             "ofv": ofv,

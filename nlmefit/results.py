@@ -1,5 +1,7 @@
 """What a fit returns: estimates, standard errors, random effects, objective, status, and how it came about."""
 
+import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,11 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nlmefit import archive
 from nlmefit.errors import NlmefitError
 from nlmefit.estimate.method import Found, Kind
 from nlmefit.estimate.standard_errors import Uncertainty
 from nlmefit.estimate.status import Status
 from nlmefit.latent import AbstractLatentModel
+from nlmefit.saved import content, log_normal, model_name
 
 NORMAL_95 = 1.959963984540054
 
@@ -39,8 +43,8 @@ def wald(estimate: float, se: float, lower: float = -np.inf, upper: float = np.i
 class Fit:
     """A fitted (or evaluated) model. Everything is named as in the model.
 
-    `ofv` is NONMEM's objective: -2 log L without n log(2 pi) of normal observations. `log_likelihood` is log p(y | theta) as
-    the method approximates it.
+    `ofv` is NONMEM's objective: -2 log L without n log(2 pi) of normal observations (NaN where the method has but a bound).
+    `log_likelihood` is log p(y | theta) as the method has it; `kind` says what that is.
     """
 
     model: Any
@@ -75,6 +79,8 @@ class Fit:
     """Monte Carlo standard error of `log_likelihood`."""
     found: Found | None = field(default=None, repr=False)
     """The method's answer on its own scale: free coordinates, whitened random effects, their posterior."""
+    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Of a loaded fit: the versions of the packages that made it, the data's SHA-256 and number of rows."""
 
     @property
     def covariance(self) -> pd.DataFrame:
@@ -141,13 +147,12 @@ class Fit:
 
     def omega_table(self) -> pd.DataFrame:
         """Random effects: variance, sd, CV % (log-normal: sqrt(exp(variance) - 1)), shrinkage %; `kappa` are the occasions'."""
-        spec = getattr(self.model, "specification", None)
+        skewed = log_normal(self.model)
         rows = {}
         for symbol, columns in self._effects().items():
             level, _, name = symbol.partition("_")
             variance = float(np.diag(self.omega)[self.omega.columns.get_loc(columns[0])])
-            log_normal = spec is not None and type(spec.individuals[name]).__name__ == "LogNormal"
-            cv = 100 * np.sqrt(np.expm1(variance)) if log_normal else np.nan
+            cv = 100 * np.sqrt(np.expm1(variance)) if name in skewed else np.nan
             rows[name if level == "omega" else f"kappa_{name}"] = (variance, np.sqrt(variance), cv, self._shrinkage(columns))
         return pd.DataFrame.from_dict(rows, orient="index", columns=["variance", "sd", "cv", "shrinkage"])
 
@@ -176,15 +181,22 @@ class Fit:
     __repr__ = __str__
 
     def _header(self) -> list[str]:
-        name = type(self.model).__name__
-        lines = [f"{name} by {self.method.name}", f"  status          {self.status}"]
+        lines = [f"{model_name(self.model)} by {self.method.name}", f"  status          {self.status}"]
         lines.append(f"  data            {len(self.contributions)} subjects, {self.observations} observations")
-        lines.append(
-            f"  OFV             {self.ofv:.6f}   (-2 log L without n log 2pi; log L {self.log_likelihood:.6f}, "
-            f"AIC {self.aic:.3f}, BIC {self.bic:.3f})"
-        )
+        lines += self._objective()
         lines += [f"  {key:15s} {value}" for key, value in self.conventions.items()]
         return lines
+
+    def _objective(self) -> list[str]:
+        error = f" +- {self.mc_se:.2g}" if self.mc_se else ""
+        if self.kind == "bound":
+            return [f"  log p(y)        at least {self.log_likelihood:.4f}{error}   (a bound, never comparable with an OFV)"]
+        twice = f" +- {2 * self.mc_se:.2g}" if self.mc_se else ""
+        decimals = 3 if self.mc_se else 6
+        return [
+            f"  OFV             {self.ofv:.{decimals}f}{twice}   (-2 log L without n log 2pi; log L "
+            f"{self.log_likelihood:.{decimals}f}, AIC {self.aic:.3f}, BIC {self.bic:.3f})"
+        ]
 
     def _parameters(self) -> list[str]:
         table = self.summary()
@@ -216,7 +228,7 @@ class Fit:
     def _footer(self) -> list[str]:
         lines = []
         if self.uncertainty is not None and self.uncertainty.kind != "none":
-            how = {"sandwich": "R^-1 S R^-1", "R": "R^-1", "S": "S^-1"}[self.uncertainty.kind]
+            how = {"sandwich": "R^-1 S R^-1", "R": "R^-1", "S": "S^-1", "posterior": "the posterior draws"}[self.uncertainty.kind]
             lines.append(f"  standard errors from {how}; condition number {self.uncertainty.condition:.3g}")
             if self.uncertainty.note:
                 lines.append(f"  note: {self.uncertainty.note}")
@@ -234,3 +246,24 @@ class Fit:
             first = ", ".join(map(str, self.contributions.index[:5]))
             raise NlmefitError(f"there is no subject {label!r}; the first are {first}.")
         return pd.concat([self.contributions.loc[label], self.eta.loc[label]])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything that the tables and the print need to one file, for `nm.load`: numbers and text, no code, no data.
+
+        An older file is replaced at the end, in one step. Raises NlmefitError where `path` is a folder, lies in none, or cannot
+        be written.
+        """
+        archive.write(path, content(self))
+
+    def to_arviz(self, draws: int | None = None, *, key: Any = 0, inner: int = 50) -> Any:
+        """The fit as an `arviz.InferenceData`: draws of parameters and random effects, and their log-likelihoods.
+
+        **Arguments:** `draws` how many (None: all those of NUTS, 1000 of another method's normal approximation); `key` decides
+        them; `inner` the importance samples per draw and subject for log p(y_i | theta), 0 to leave that out.
+
+        Groups: `posterior` (parameters by name; `eta` by ID and effect), `log_likelihood` (by endpoint and observation;
+        `subject`, with the random effects integrated out), `observed_data`, `constant_data`. The attributes of `posterior` say
+        which approximation it is. Raises NlmefitError without arviz, and of a loaded fit, which has no data.
+        """
+        # Through importlib: a heavy library above this layer, which only this call needs.
+        return importlib.import_module("nlmefit.interop.arviz").to_arviz(self, draws, key=key, inner=inner)

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "nlmefit"
 
 LAYERS = (
-    ("typing", "errors", "backend", "progress"),
+    ("typing", "errors", "backend", "progress", "archive"),
     ("declare",),
     ("data",),
     ("latent",),
@@ -23,7 +23,7 @@ LAYERS = (
     ("estimate",),
     ("generative",),
     ("model",),
-    ("results", "fit", "check", "predict", "compare", "simulate"),
+    ("results", "saved", "load", "fit", "check", "predict", "compare", "simulate"),
     ("diagnose",),
     ("plot",),
     ("report",),

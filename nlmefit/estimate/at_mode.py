@@ -74,7 +74,9 @@ class AbstractAtMode(AbstractMarginalLikelihood):
             mode = find_mode(lambda z: self.inner(sites, z), start)
         at = mode.z if self.has_modes else jnp.zeros_like(start)
         value, gradient = _implicit_gradient(lambda u: sites_at(u, local, center), self, u, at)
-        return Contributions(value, gradient, mode.z, mode.value, mode.hessian, mode.converged, mode.iterations, mode.failures)
+        return Contributions(
+            value, gradient, mode.z, mode.value, mode.hessian, mode.converged, mode.iterations, mode.failures, jnp.zeros(0)
+        )
 
 
 def _implicit_gradient(sites_at: Callable[[Array], Sites], method: AbstractAtMode, u: Array, z: Array) -> tuple[Array, Array]:

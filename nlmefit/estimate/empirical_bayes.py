@@ -70,14 +70,13 @@ def find_mode(
     start: Float[Array, "q"],
     limit: int = 100,
     *,
-    near: Callable[[Array], Callable[[Array], Scalar]] | None = None,
+    expanded: Callable[[Array], tuple[Scalar, Array, Array]] | None = None,
     noise: float = 0.0,
 ) -> Mode:
     """Minimize `objective` from `start`; NaN counts as infinitely bad.
 
-    `near(z)`, where given, is the objective in a form that is only good around z: its value and gradient are those of the
-    objective there, its Hessian may be an approximation (the steps are then Gauss and Newton's). `noise` is the relative error
-    of its values, below which a rise is none.
+    `expanded(z)`, where given, is the objective's value, gradient and an approximation of its Hessian, in place of exact
+    derivatives (the steps are then Gauss and Newton's). `noise` is the relative error of its values, below which a rise is none.
     """
     if start.shape[0] == 0:
         yes, none = jnp.array(True), jnp.array(0)
@@ -91,13 +90,13 @@ def find_mode(
 
     def body(s: _State) -> _State:
         trial = s.z + s.shrink * s.step
-        value, gradient, hessian = expand(objective if near is None else near(trial), trial)
+        value, gradient, hessian = expand(objective, trial) if expanded is None else expanded(trial)
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient)) & jnp.all(jnp.isfinite(hessian))
         slope = s.gradient @ s.step
         better = value - noise * (1.0 + jnp.abs(value)) <= s.value + 1e-4 * s.shrink * slope
         last = s.decrement < SMALL_DECREMENT + 1e-15 * jnp.abs(s.value)
         accept = finite & (better | last)
-        change = s.change if near is None else _secant(s, trial - s.z, gradient - s.gradient, hessian)
+        change = s.change if expanded is None else _secant(s, trial - s.z, gradient - s.gradient, hessian)
         step, decrement = direction(gradient, hessian + change)
         stalled = ~accept & ((s.shrink < 1e-12) | (s.iterations == 0))
 
@@ -165,7 +164,7 @@ def find_costly_mode(
         lambda z: objective(near(z, 1), z),
         start,
         limit=30,
-        near=lambda center: partial(objective, near(center, 1)),
+        expanded=lambda z: expand(partial(objective, near(z, 1)), z),
         noise=1e-6,
     )
 

@@ -15,6 +15,7 @@ from nlmefit.estimate import search
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.method import AbstractMethod, Found, Kind, Reporter
 from nlmefit.estimate.objective import Contributions
+from nlmefit.estimate.posterior import AbstractPosterior, Gaussian
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.latent import AbstractLatentModel
@@ -40,6 +41,10 @@ class AbstractMarginalLikelihood(AbstractMethod):
     def notes(self) -> dict[str, str]:
         """What the printed fit says of the method's options."""
         return {}
+
+    def posterior(self, found: Contributions) -> AbstractPosterior:
+        """p(z | y_i, theta) as the method knows it, from what it found of the subjects."""
+        return Gaussian.at_mode(found.z, found.hessian)
 
     @abc.abstractmethod
     def subject_contribution(

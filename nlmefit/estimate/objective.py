@@ -1,5 +1,6 @@
 """The population objective -2 log L(u) of a method, its gradient, and what every subject adds to them."""
 
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float
 from nlmefit.backend import compiled
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.method import Kind
+from nlmefit.estimate.posterior import AbstractPosterior
 from nlmefit.estimate.problem import Problem, Structure
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.latent import AbstractLatentModel
@@ -29,6 +31,8 @@ class Contributions(NamedTuple):
     iterations: Any
     failures: Any
     """Points on the way to the mode at which the density could not be computed."""
+    learned: Any
+    """What else the method learned of the subject, as one vector."""
 
 
 class MarginalMethod(Protocol):
@@ -46,9 +50,15 @@ class MarginalMethod(Protocol):
     @property
     def notes(self) -> dict[str, str]: ...
 
+    def posterior(self, found: Contributions) -> AbstractPosterior: ...
+
     def subject_contribution(
         self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
     ) -> Contributions: ...
+
+
+Penalty = Callable[[np.ndarray], tuple[float, np.ndarray]]
+"""What a search adds to -2 log L at u, once for all subjects, and its gradient."""
 
 
 @lru_cache(maxsize=64)
@@ -69,8 +79,9 @@ class Objective:
     """-2 log L and its gradient for one model, data set and method. A function of u alone: modes are searched from the
     same starts at every call."""
 
-    def __init__(self, problem: Problem, method: MarginalMethod):
+    def __init__(self, problem: Problem, method: MarginalMethod, penalty: Penalty | None = None):
         self.problem, self.method = problem, method
+        self.penalty: Penalty = penalty or (lambda u: (0.0, np.zeros_like(u)))
         self.coordinates, self.size, self.q = problem.coordinates, problem.size, problem.q
         self._run = _batch(Structure(problem.model, method))
         self.starts: tuple[np.ndarray, ...] = (np.zeros((self.size, self.q)),)

@@ -5,19 +5,19 @@ import time
 import numpy as np
 
 from nlmefit.estimate.method import Found, Reporter
-from nlmefit.estimate.objective import Contributions, MarginalMethod, Objective
+from nlmefit.estimate.objective import Contributions, MarginalMethod, Objective, Penalty
 from nlmefit.estimate.optimize import Point, Search, minimize
-from nlmefit.estimate.posterior import Gaussian
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Uncertainty, covariance
 from nlmefit.estimate.start import check_start, check_support
 from nlmefit.estimate.status import Status, collapsed, judge, lost
 
 
-def maximize(problem: Problem, method: MarginalMethod, progress: Reporter) -> Found:
-    """The maximum, found by `minimize` from the start values; Ctrl-C ends with the best values so far."""
+def maximize(problem: Problem, method: MarginalMethod, progress: Reporter, penalty: Penalty | None = None) -> Found:
+    """The maximum (of what is left after the penalty), found by `minimize` from the start values; Ctrl-C ends with the best
+    values so far."""
     began = time.perf_counter()
-    objective, first = _started(problem, method)
+    objective, first = _started(problem, method, penalty)
     compiled = time.perf_counter()
     search, elsewhere = _search_modes_too(objective, first, progress)
     searched = time.perf_counter()
@@ -45,9 +45,9 @@ def evaluate(problem: Problem, method: MarginalMethod) -> Found:
     return _answer(objective, point, status)
 
 
-def _started(problem: Problem, method: MarginalMethod) -> tuple[Objective, Point]:
+def _started(problem: Problem, method: MarginalMethod, penalty: Penalty | None = None) -> tuple[Objective, Point]:
     """The objective and its first point. Raises DataError where that is not a number."""
-    objective = Objective(problem, method)
+    objective = Objective(problem, method, penalty)
     check_support(problem, problem.coordinates.start())
     point = _point(objective, problem.coordinates.start())
     bad = ~np.isfinite(point.extra.value)
@@ -62,7 +62,7 @@ def _answer(objective: Objective, point: Point, status: Status) -> Found:
     return Found(
         u=point.u,
         z=found.z,
-        posterior=Gaussian.at_mode(found.z, found.hessian),
+        posterior=objective.method.posterior(found),
         value=found.value,
         status=status,
         kind=objective.method.kind,
@@ -74,7 +74,8 @@ def _answer(objective: Objective, point: Point, status: Status) -> Found:
 
 def _point(objective: Objective, u: np.ndarray) -> Point:
     found = objective.contributions(u)
-    return Point(u, float(np.sum(found.value)), np.sum(found.gradient, axis=0), found.gradient, found)
+    value, gradient = objective.penalty(u)
+    return Point(u, float(np.sum(found.value)) + value, np.sum(found.gradient, axis=0) + gradient, found.gradient, found)
 
 
 def _search_modes_too(objective: Objective, first: Point, progress: Reporter) -> tuple[Search, np.ndarray]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from nlmefit.estimate.spectrum import smallest, spectrum
 
-Covariance = Literal["sandwich", "R", "S", "none"]
+Covariance = Literal["sandwich", "R", "S", "posterior", "none"]
 
 
 @dataclass(frozen=True)

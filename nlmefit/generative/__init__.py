@@ -1,5 +1,6 @@
-"""Latent-variable and generative models on the same engine: `from nlmefit import generative as gen`."""
+"""Generative models that are not pharmacometric, on the same engine."""
 
+from nlmefit.generative.maximum_likelihood import MaximumLikelihood
 from nlmefit.generative.ppca import PPCA
 
-__all__ = ["PPCA"]
+__all__ = ["PPCA", "MaximumLikelihood"]

@@ -18,7 +18,9 @@ from numpyro import distributions as dist
 from numpyro.distributions import Distribution, constraints
 
 from nlmefit.errors import DataError, ModelError
-from nlmefit.latent import AbstractLatentModel, Parameter, Rows, scalars
+from nlmefit.estimate.factor import factorize, log_determinant, solve
+from nlmefit.generative.maximum_likelihood import AbstractExact
+from nlmefit.latent import Parameter, Rows, scalars
 from nlmefit.typing import Theta
 
 
@@ -35,7 +37,7 @@ class Matrix:
         return self.subjects.mask["x"].sum(axis=1)
 
 
-class PPCA(AbstractLatentModel):
+class PPCA(AbstractExact):
     """PPCA with `latent` components.
 
     W is determined up to a rotation of z only; it is taken lower trapezoidal (W[i, j] = 0 for j > i), which leaves out
@@ -74,6 +76,16 @@ class PPCA(AbstractLatentModel):
 
     def observe(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Distribution]:
         return {"x": dist.Normal(theta["mean"] + self._weights(theta) @ eta, theta["noise"])}
+
+    def log_marginal(self, theta: Theta, subject: Any) -> Float[Array, ""]:
+        """log N(x_i; mu, W W' + sigma^2 I), by way of the q x q matrix M = W' W + sigma^2 I."""
+        weights, variance = self._weights(theta), theta["noise"] ** 2
+        size, error = theta["mean"].shape[0], subject.observed["x"] - theta["mean"]
+        M = factorize(weights.T @ weights + variance * jnp.eye(self.latent))
+        inside = weights.T @ error
+        square = (error @ error - inside @ solve(M, inside)) / variance
+        log_det = log_determinant(M) + (size - self.latent) * jnp.log(variance)
+        return -0.5 * (square + log_det + size * jnp.log(2 * jnp.pi))
 
     def report(self, theta: Theta) -> dict[str, Array]:
         lower = zip(*np.tril_indices(theta["mean"].shape[0], 0, self.latent), strict=True)

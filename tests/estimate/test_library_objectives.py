@@ -12,7 +12,21 @@ VALUES = {"ka": 1.1, "ka2": 0.3, "Tk0": 3.0, "Fr": 0.4, "tlag2": 1.5, "mtt": 1.2
 VALUES |= {"Q": 5.0, "V2": 50.0, "Q2": 5.0, "Q3": 1.0, "V3": 80.0, "Vmax": 20.0, "Km": 2.0, "kin": 4.0, "kout": 0.2, "Imax": 0.7}
 VALUES |= {"IC50": 1.0, "Emax": 1.5, "EC50": 1.0, "keo": 0.5, "ke0": 0.5, "R0": 2.0, "kdeg": 0.1, "kint": 0.2, "kon": 1.0}
 VALUES |= {"koff": 0.2, "KSS": 0.4, "Circ0": 5.0, "MTT": 40.0, "slope": 0.2, "gamma": 0.2, "W0": 3.0, "kg": 0.05, "kkill": 0.02}
-VALUES |= {"Wmax": 30.0, "kgex": 0.05, "kglin": 0.3, "psi": 20.0, "k1": 0.2, "k2": 0.05, "hill": 1.5}
+VALUES |= {
+    "base": 8.0,
+    "w0": 3.0,
+    "wmax": 30.0,
+    "kgrow": 0.05,
+    "lambda0": 0.1,
+    "lambda1": 0.3,
+    "kkill": 0.02,
+    "k2": 0.02,
+    "kgex": 0.05,
+    "kglin": 0.3,
+    "psi": 20.0,
+    "k1": 0.2,
+    "hill": 1.5,
+}
 
 ORAL = nm.OneCompartment("first-order")
 STEPS = (nm.RungeKutta(), nm.Rosenbrock())
@@ -37,7 +51,7 @@ CASES = {
     "Friberg": (nm.Friberg(nm.OneCompartment()), STEPS),
     **{f"tumour, {law}": (nm.TumourGrowth(law, ORAL), STEPS) for law in ("exponential", "logistic", "gompertz", "simeoni")},
 }
-QUICK = ("three", "transit, three", "parallel, zero order, lag")
+QUICK = ("transit, any number",)
 
 
 def built(dynamics, solver):
@@ -155,7 +169,7 @@ class Neutrophils(nm.Model):
 TRIALS = {
     "transit": (TransitAbsorption(), 30, (100.0,), (0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 9, 12, 18, 24)),
     "TMDD": (Target(), 30, (30.0, 100.0, 300.0), (1, 4, 12, 24, 48, 72, 96, 168, 240, 336, 504)),
-    "Friberg": (Neutrophils(), 30, (100.0, 200.0), (0.5, 24, 72, 120, 168, 240, 336, 432, 504, 600)),
+    "Friberg": (Neutrophils(), 60, (100.0, 200.0), (0.5, 24, 72, 120, 168, 240, 336, 432, 504, 600)),
 }
 
 

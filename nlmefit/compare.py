@@ -1,0 +1,108 @@
+"""`nm.log_marginal` and `nm.compare`: every fit, whatever its method, judged by the same marginal likelihood."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from nlmefit.errors import NlmefitError
+from nlmefit.estimate.marginal import DEFAULT, Marginal, Referee, marginal
+from nlmefit.estimate.problem import Problem
+from nlmefit.fit import Data, Key, bind, jax_key
+from nlmefit.latent import AbstractLatentModel
+from nlmefit.model import Model
+from nlmefit.progress import Progress
+from nlmefit.results import Fit
+
+
+def log_marginal(
+    model: Model | AbstractLatentModel | Fit,
+    data: Data,
+    referee: Referee = DEFAULT,
+    *,
+    key: Key = 0,
+    progress: bool = True,
+) -> Marginal:
+    """log p(y | theta) of `data` at a fit's estimates, or at a model's own values.
+
+    **Arguments:** `referee` `nm.ImportanceSampling(draws=1000, error=None)` or `nm.Quadrature(nodes=7)`; `key` decides the draws.
+
+    The result has `.value`, `.mc_se`, `.kind` ("estimate": the log of an unbiased estimate, with that Monte Carlo error; or
+    "approximation") and `.per_subject` (log_likelihood, mc_se, ess, khat). A k-hat above 0.7 says not to believe that subject's
+    standard error. Log p(y) includes n log(2 pi): -2 log p(y) minus n log(2 pi) is comparable with an OFV.
+
+    Raises MethodError for anything else as `referee`, and as `nm.fit` does for data and model.
+    """
+    latent, dataset = bind(model.model if isinstance(model, Fit) else model, data)
+    problem = Problem(latent, dataset)
+    with Progress(progress, "log p(y)") as line:
+        return marginal(problem, problem.coordinates.start(), referee, jax_key(key), line)
+
+
+def compare(
+    fits: Mapping[str, Fit] | Sequence[Fit], marginal: Referee = DEFAULT, *, key: Key = 0, progress: bool = True
+) -> pd.DataFrame:
+    """One row per fit: what its method claims, and what the referee finds.
+
+    | column | what |
+    |---|---|
+    | log_marginal, mc_se | log p(y at the estimates) by `marginal`, and its Monte Carlo error |
+    | kind | what that number is: "estimate" or "approximation" |
+    | objective | log p(y) as the method itself has it, and `objective_kind` what that is |
+    | bound_gap | log_marginal - objective, where the method's objective is a bound |
+    | AIC, BIC | from log_marginal |
+    | seconds, status | of the fit |
+
+    Sorted by log_marginal, best first. All fits are judged with the same random numbers, so that differences are known better
+    than their errors say. Raises NlmefitError unless the fits are of the same data.
+    """
+    named = _named(fits)
+    _check_same_data(named)
+    rows = {name: _row(fit, log_marginal(fit, fit.data, marginal, key=key, progress=progress)) for name, fit in named.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").sort_values("log_marginal", ascending=False)
+
+
+def _row(fit: Fit, found: Marginal) -> dict[str, Any]:
+    free = len(fit.estimates) - len(fit.fixed)
+    return {
+        "log_marginal": found.value,
+        "mc_se": found.mc_se,
+        "kind": found.kind,
+        "objective": fit.log_likelihood,
+        "objective_kind": fit.kind,
+        "bound_gap": found.value - fit.log_likelihood if fit.kind == "bound" else np.nan,
+        "AIC": -2 * found.value + 2 * free,
+        "BIC": -2 * found.value + np.log(fit.observations) * free,
+        "seconds": fit.seconds.get("total", np.nan),
+        "status": fit.status.state,
+    }
+
+
+def _named(fits: Mapping[str, Fit] | Sequence[Fit]) -> dict[str, Fit]:
+    if isinstance(fits, Mapping):
+        named = dict(fits)
+    else:
+        named = {}
+        for fit in fits:
+            name = fit.method.name if isinstance(fit, Fit) else repr(fit)
+            twin = sum(other.split(" (")[0] == name for other in named)
+            named[name if not twin else f"{name} ({twin + 1})"] = fit
+    wrong = [name for name, fit in named.items() if not isinstance(fit, Fit)]
+    if wrong or not named:
+        raise NlmefitError(f"compare takes fits, as a list or by name; {', '.join(wrong) or 'none was given'} is none.")
+    return named
+
+
+def _check_same_data(named: Mapping[str, Fit]) -> None:
+    (first, reference), *others = named.items()
+    for name, fit in others:
+        same = list(fit.data.ids) == list(reference.data.ids) and all(
+            np.array_equal(fit.data.subjects.observed[site], value)
+            for site, value in reference.data.subjects.observed.items()
+            if site in fit.data.subjects.observed
+        )
+        if not same or set(fit.data.subjects.observed) != set(reference.data.subjects.observed):
+            raise NlmefitError(
+                f"`{name}` and `{first}` are fits of different data; likelihoods compare on the same observations only."
+            )

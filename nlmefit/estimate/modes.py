@@ -1,0 +1,68 @@
+"""The modes of p(z | y_i, theta) by themselves, with Laplace's approximation of log p(y_i | theta) there."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from nlmefit.estimate.at_mode import two_log_integral
+from nlmefit.estimate.coordinates import Coordinates
+from nlmefit.estimate.density import Sites, log_joint
+from nlmefit.estimate.empirical_bayes import find_costly_mode, find_mode
+from nlmefit.estimate.factor import factorize, log_determinant
+from nlmefit.estimate.method import Kind
+from nlmefit.estimate.objective import Contributions, Objective
+from nlmefit.estimate.posterior import AbstractPosterior, Gaussian
+from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.standard_errors import Covariance
+from nlmefit.latent import AbstractLatentModel
+from nlmefit.typing import Theta
+
+
+def modes(problem: Problem, u: np.ndarray) -> Contributions:
+    """Every subject's mode and Hessian at u (its gradient is 0: no derivative in u is taken)."""
+    return Objective(problem, _Modes()).contributions(u)
+
+
+@final
+@dataclass(frozen=True)
+class _Modes:
+    kind: Kind = "approximation"
+    has_modes: bool = True
+    covariance: Covariance = "none"
+
+    @property
+    def notes(self) -> dict[str, str]:
+        return {}
+
+    def posterior(self, found: Contributions) -> AbstractPosterior:
+        return Gaussian.at_mode(found.z, found.hessian)
+
+    def subject_contribution(
+        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
+    ) -> Contributions:
+        theta = coordinates.theta(u, fixed)
+        sites = Sites(model, theta, model.omega(theta), subject)
+        if model.costly and start.shape[0] > 0:
+            mode, _ = find_costly_mode(
+                lambda z, order: sites.near(z, order).local,
+                lambda local, z: -log_joint(Sites(model, theta, sites.root, subject, local), z),
+                start,
+                2,
+            )
+        else:
+            mode = find_mode(lambda z: -log_joint(sites, z), start)
+        value = two_log_integral(mode.value, log_determinant(factorize(mode.hessian)), start.shape[0])
+        return Contributions(
+            value,
+            jnp.zeros_like(u),
+            mode.z,
+            mode.value,
+            mode.hessian,
+            mode.converged,
+            mode.iterations,
+            mode.failures,
+            jnp.zeros(0),
+        )

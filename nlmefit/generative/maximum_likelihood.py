@@ -1,0 +1,84 @@
+"""Maximum likelihood of models whose log p(y_i | theta) is exact: the forward KL divergence from the data, minimized."""
+
+import abc
+from dataclasses import dataclass
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nlmefit.errors import MethodError
+from nlmefit.estimate.coordinates import Coordinates
+from nlmefit.estimate.density import Sites, log_joint
+from nlmefit.estimate.empirical_bayes import find_mode
+from nlmefit.estimate.marginal_likelihood import AbstractMarginalLikelihood, check_covariance
+from nlmefit.estimate.method import Found, Kind, Reporter
+from nlmefit.estimate.objective import Contributions
+from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.standard_errors import Covariance
+from nlmefit.latent import AbstractLatentModel
+from nlmefit.typing import Scalar, Theta
+
+
+class AbstractExact(AbstractLatentModel):
+    """A latent model that can compute log p(y_i | theta) itself."""
+
+    @abc.abstractmethod
+    def log_marginal(self, theta: Theta, subject: Any) -> Float[Array, ""]:
+        """log p(y_i | theta), exact."""
+
+
+@final
+@dataclass(frozen=True)
+class MaximumLikelihood(AbstractMarginalLikelihood):
+    """The maximum of sum_i log p(y_i | theta), for models that compute it exactly (PPCA). `covariance` as for `nm.FOCE`.
+
+    Raises MethodError for any other model.
+    """
+
+    covariance: Covariance = "sandwich"
+
+    def __post_init__(self) -> None:
+        check_covariance(self.covariance)
+
+    @property
+    def name(self) -> str:
+        return "maximum likelihood"
+
+    @property
+    def kind(self) -> Kind:
+        return "exact"
+
+    def find(self, problem: Problem, progress: Reporter, key: Array) -> Found:
+        _check_exact(problem)
+        return super().find(problem, progress, key)
+
+    def evaluate(self, problem: Problem, key: Array) -> Found:
+        _check_exact(problem)
+        return super().evaluate(problem, key)
+
+    def subject_contribution(
+        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
+    ) -> Contributions:
+        assert isinstance(model, AbstractExact)
+        theta = coordinates.theta(u, fixed)
+        sites = Sites(model, theta, model.omega(theta), subject)
+        mode = find_mode(lambda z: -log_joint(sites, z), start)
+
+        def objective(u: Array) -> tuple[Scalar, Scalar]:
+            value = -2.0 * model.log_marginal(coordinates.theta(u, fixed), subject)
+            return value, value
+
+        gradient, value = jax.jacfwd(objective, has_aux=True)(u)
+        return Contributions(
+            value, gradient, mode.z, mode.value, mode.hessian, mode.converged, mode.iterations, mode.failures, jnp.zeros(0)
+        )
+
+
+def _check_exact(problem: Problem) -> None:
+    if not isinstance(problem.model, AbstractExact):
+        raise MethodError(
+            "MaximumLikelihood needs a model that computes log p(y) exactly, which this one does not: its random effects have to "
+            "be integrated out. Use nm.Laplace(), nm.Quadrature(...) or nm.VI()."
+        )

@@ -1,0 +1,220 @@
+"""A fit as plain content for an archive and back, and what stands for the model and the method of a loaded one."""
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, final
+
+import jax
+import numpy as np
+
+from nlmefit.declare.model import AbstractModel
+from nlmefit.errors import ModelError
+from nlmefit.estimate.method import Found
+from nlmefit.estimate.posterior import Gaussian, Weighted
+from nlmefit.estimate.standard_errors import Uncertainty
+from nlmefit.estimate.status import Status
+from nlmefit.latent import AbstractLatentModel
+
+if TYPE_CHECKING:
+    from nlmefit.results import Fit
+
+AS_THEY_ARE = (
+    "log_likelihood",
+    "ofv",
+    "kind",
+    "mc_se",
+    "estimates",
+    "units",
+    "contributions",
+    "eta",
+    "eta_covariance",
+    "individual",
+    "omega",
+    "history",
+    "conventions",
+    "seconds",
+)
+CONVERTED = ("fixed", "status", "findings", "uncertainty", "model", "method", "found", "provenance")
+LEFT_OUT = ("latent", "data")
+"""Fields of a fit that a file does not hold: the user's data, and the model bound to them."""
+
+POSTERIORS: Mapping[str, Any] = {"Gaussian": Gaussian, "Weighted": Weighted}
+"""The posteriors that come back. Of another one, the whitened scale (`found`) is left out."""
+VERSIONED = ("nlmefit", "jax", "numpyro", "numpy", "pandas")
+
+
+@final
+class SavedModel(AbstractLatentModel):
+    """What a file holds of a model: its name, equations and values, as text and numbers.
+
+    It takes a latent model's place, and tells whoever would compute with it what is missing: ModelError on every other use.
+    """
+
+    description: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the class that the model was an instance of."""
+        return str(self.description["name"])
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The population parameters by name, on their natural scale."""
+        return dict(self.description["values"])
+
+    def equations(self) -> str:
+        """The model as equations, in plain text."""
+        return str(self.description["text"])
+
+    def population(self) -> dict[str, SimpleNamespace]:
+        """The bounds by population parameter."""
+        return {name: SimpleNamespace(lower=a, upper=b) for name, (a, b) in self.description["bounds"].items()}
+
+    def __repr__(self) -> str:
+        return f"{self.equations()}\n\n(As saved: text and values. {self._remedy()})"
+
+    def _remedy(self) -> str:
+        return f"Pass the model to compute with it: nm.load(path, model={self.name}(...))."
+
+    def _missing(self, *arguments: Any) -> Any:
+        raise ModelError(f"this fit was loaded without its model, only with its equations as text. {self._remedy()}")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # Python's and the notebooks' own questions
+            raise AttributeError(name)
+        return self._missing()
+
+    bind = parameters = omega = observe = near = used = _missing  # type: ignore[assignment]
+    eta_names = structure = report = individual = at = conventions = _missing  # type: ignore[assignment]
+
+
+@final
+@dataclass(frozen=True)
+class SavedMethod:
+    """What a file holds of a method: its name, how it prints, and its options."""
+
+    name: str
+    text: str
+    options: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def model_name(model: Any) -> str:
+    """The name of a model's class."""
+    return model.name if isinstance(model, SavedModel) else type(model).__name__
+
+
+def log_normal(model: Any) -> frozenset[str]:
+    """The individual parameters of a declared model that are log-normal."""
+    if isinstance(model, SavedModel):
+        return frozenset(model.description["log_normal"])
+    if not isinstance(model, AbstractModel):
+        return frozenset()
+    return frozenset(name for name, p in model.specification.individuals.items() if type(p).__name__ == "LogNormal")
+
+
+# ---- to content ------------------------------------------------------------------------------------------------------
+
+
+def content(fit: "Fit") -> dict[str, Any]:
+    """A fit as text, numbers, arrays and tables."""
+    return {
+        **{name: getattr(fit, name) for name in AS_THEY_ARE},
+        "fixed": list(fit.fixed),
+        "status": {"state": fit.status.state, "reasons": list(fit.status.reasons)},
+        "findings": [str(finding) for finding in fit.findings],
+        "uncertainty": None if fit.uncertainty is None else _parts(fit.uncertainty),
+        "model": _model(fit),
+        "method": _method(fit.method),
+        "found": _found(fit.found),
+        "provenance": fit.provenance or _provenance(fit),
+    }
+
+
+def _parts(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def _model(fit: "Fit") -> dict[str, Any]:
+    model = fit.model
+    if isinstance(model, SavedModel):
+        return dict(model.description)
+    declared = isinstance(model, AbstractModel)
+    population = model.population() if declared else {}
+    return {
+        "name": model_name(model),
+        "declared": declared,
+        "text": model.equations() if declared else repr(model),
+        "values": model.values if declared else {name: float(value) for name, value in fit.estimates.items()},
+        "bounds": {name: [p.lower, p.upper] for name, p in population.items()},
+        "fixed": [name for name, p in population.items() if p.fixed],
+        "log_normal": sorted(log_normal(model)),
+        "effects": list(map(str, fit.eta.columns)),
+        "theta": {} if declared else {name: np.asarray(p.start) for name, p in model.parameters().items()},
+    }
+
+
+def _method(method: Any) -> dict[str, Any]:
+    if isinstance(method, SavedMethod):
+        return _parts(method)
+    options = _parts(method) if is_dataclass(method) else {}
+    plain = {name: v if isinstance(v, bool | int | float | str | None) else repr(v) for name, v in options.items()}
+    return {"name": method.name, "text": repr(method), "options": plain}
+
+
+def _found(found: Found | None) -> dict[str, Any] | None:
+    kind = None if found is None else type(found.posterior).__name__
+    if found is None or kind not in POSTERIORS:
+        return None
+    arrays = {name: getattr(found, name) for name in ("u", "z", "value", "error", "converged", "iterations")}
+    posterior = {"kind": kind, **_parts(found.posterior)}
+    return {name: v if v is None else np.asarray(v) for name, v in arrays.items()} | {"posterior": posterior}
+
+
+def _provenance(fit: "Fit") -> dict[str, Any]:
+    versions = {name: package_version(name) for name in VERSIONED} | {"python": platform.python_version()}
+    frame = getattr(fit.data, "frame", None)
+    if frame is not None:
+        data = {"sha256": hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest(), "rows": len(frame)}
+    else:
+        parts = [np.ascontiguousarray(x).tobytes() for x in jax.tree.leaves(getattr(fit.data, "subjects", None))]
+        data = {"sha256": hashlib.sha256(b"".join(parts)).hexdigest(), "rows": len(fit.contributions)}
+    return {"versions": versions, "data": data}
+
+
+def package_version(package: str) -> str:
+    """Of an installed package."""
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a folder, not installed
+        return "unknown"
+
+
+# ---- and back --------------------------------------------------------------------------------------------------------
+
+
+def restored(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a fit, from `content`. Raises KeyError, TypeError or ValueError where it is not the content of one."""
+    status = Status(saved["status"]["state"], tuple(saved["status"]["reasons"]))
+    uncertainty = None if saved["uncertainty"] is None else Uncertainty(**saved["uncertainty"])
+    found = saved["found"]
+    if found is not None:
+        kind, parts = found["posterior"].pop("kind"), found.pop("posterior")
+        found = Found(**found, posterior=POSTERIORS[kind](**parts), status=status, kind=saved["kind"], uncertainty=uncertainty)
+    return {
+        **{name: saved[name] for name in AS_THEY_ARE},
+        "fixed": tuple(saved["fixed"]),
+        "status": status,
+        "findings": tuple(saved["findings"]),
+        "uncertainty": uncertainty,
+        "model": SavedModel(dict(saved["model"])),
+        "method": SavedMethod(**saved["method"]),
+        "found": found,
+        "provenance": saved["provenance"],
+    }
