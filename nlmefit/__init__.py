@@ -30,15 +30,19 @@ from nlmefit.errors import DataError, MethodError, ModelError, NlmefitError  # n
 from nlmefit.estimate.families import FullRank, MeanField, TriangularFlow  # noqa: E402
 from nlmefit.estimate.fo import FO  # noqa: E402
 from nlmefit.estimate.foce import FOCE  # noqa: E402
+from nlmefit.estimate.importance_em import ITS, ImportanceEM  # noqa: E402
 from nlmefit.estimate.laplace import Laplace  # noqa: E402
 from nlmefit.estimate.map import MAP  # noqa: E402
 from nlmefit.estimate.marginal import ImportanceSampling  # noqa: E402
 from nlmefit.estimate.nuts import NUTS  # noqa: E402
 from nlmefit.estimate.quadrature import Quadrature  # noqa: E402
+from nlmefit.estimate.saem import SAEM  # noqa: E402
+from nlmefit.estimate.sequential_importance import SequentialImportance  # noqa: E402
 from nlmefit.estimate.vi import VI  # noqa: E402
 from nlmefit.fit import evaluate, fit  # noqa: E402
 from nlmefit.load import load  # noqa: E402
 from nlmefit.model import Model  # noqa: E402
+from nlmefit.one_step_ahead import one_step_ahead  # noqa: E402
 from nlmefit.predict import predict  # noqa: E402
 from nlmefit.results import Fit  # noqa: E402
 
@@ -47,8 +51,10 @@ __version__ = "0.1.0"
 __all__ = [
     "FO",
     "FOCE",
+    "ITS",
     "MAP",
     "NUTS",
+    "SAEM",
     "TMDD",
     "VI",
     "Additive",
@@ -66,6 +72,7 @@ __all__ = [
     "Fixed",
     "Friberg",
     "FullRank",
+    "ImportanceEM",
     "ImportanceSampling",
     "IndirectResponse",
     "Laplace",
@@ -88,6 +95,7 @@ __all__ = [
     "Quadrature",
     "Rosenbrock",
     "RungeKutta",
+    "SequentialImportance",
     "Subjects",
     "Theta",
     "ThreeCompartment",
@@ -102,5 +110,6 @@ __all__ = [
     "generative",
     "load",
     "log_marginal",
+    "one_step_ahead",
     "predict",
 ]

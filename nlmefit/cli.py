@@ -15,13 +15,18 @@ import pandas as pd
 
 import nlmefit as nm
 from nlmefit.errors import unknown
+from nlmefit.estimate.method import AbstractMethod
 
-METHODS: dict[str, Callable[..., nm.FO | nm.FOCE | nm.Laplace | nm.Quadrature]] = {
+METHODS: dict[str, Callable[..., AbstractMethod]] = {
     "focei": partial(nm.FOCE, interaction=True),
     "foce": nm.FOCE,
     "fo": nm.FO,
     "laplace": nm.Laplace,
     "quadrature": nm.Quadrature,
+    "saem": nm.SAEM,
+    "imp": nm.ImportanceEM,
+    "its": nm.ITS,
+    "vi": nm.VI,
 }
 
 
@@ -58,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     fit.add_argument("--method", choices=METHODS, default="focei", help="default: %(default)s")
     fit.add_argument("--nodes", type=int, metavar="N", help="quadrature points per random effect")
+    fit.add_argument("--key", type=int, default=0, metavar="N", help="number that decides all random draws; default: 0")
     fit.add_argument("--covariance", choices=("sandwich", "R", "S", "none"), default="sandwich", help="of the estimates")
     fit.add_argument(
         "--start",
@@ -91,7 +97,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     model = load_model(arguments.model)
     options = {"covariance": arguments.covariance} | ({} if arguments.nodes is None else {"nodes": arguments.nodes})
     data = nm.Subjects.from_frame(_read(arguments.data), model, columns=dict(arguments.columns))
-    fit = nm.fit(model, data, METHODS[arguments.method](**options), start=dict(arguments.start))
+    fit = nm.fit(model, data, METHODS[arguments.method](**options), key=arguments.key, start=dict(arguments.start))
     print(fit)
     if out is not None:
         write(fit, out)

@@ -124,6 +124,15 @@ class AbstractLatentModel(eqx.Module):
         """Which of the random effects each of the subjects has."""
         return np.ones((size, len(self.eta_names())), bool)
 
+    def centre(self, theta: Theta, subject: Any) -> Float[Array, "q"]:
+        """mu_i (q,): what stands beside eta in mu_i + eta, where the model is mu-referenced; 0 elsewhere."""
+        return jnp.zeros(len(self.eta_names()))
+
+    def centred(self, subjects: Any) -> tuple[str, ...]:
+        """The parameters that observations depend on through mu_i + eta alone, and those of Omega: given mu_i + eta of every
+        subject, they are estimated without looking at the observations."""
+        return ()
+
     @abc.abstractmethod
     def structure(self) -> Hashable:
         """What the compiled program depends on: equal for models that differ in values only."""

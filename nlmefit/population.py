@@ -230,6 +230,23 @@ class PopulationModel(AbstractLatentModel):
             along,
         )
 
+    def centre(self, theta: Theta, subject: Any) -> Float[Array, "q"]:
+        spec = self.model.specification
+        free = self.model.mu_referenced
+        mu = [self.model.mu_of(n, theta, subject.covariates) if n in free else jnp.zeros(()) for n in spec.etas]
+        kappas = [jnp.zeros(())] * (self.occasions * len(spec.occasion_effects))
+        return jnp.stack([*mu, *kappas]) if mu or kappas else jnp.zeros(0)
+
+    def centred(self, subjects: Any) -> tuple[str, ...]:
+        spec = self.model.specification
+        changing = {*subjects.varying, *(subjects.course.values if subjects.course is not None else ())}
+        found = [f"omega_{n}" for n in spec.etas] + [f"gamma_{n}" for n in spec.occasion_effects]
+        found += [block_name(block) for block in spec.blocks]
+        for name, columns in self.model.mu_referenced.items():
+            if not changing & {*columns}:
+                found += [name, *(coefficient for names in columns.values() for coefficient in names)]
+        return tuple(found)
+
     def sturdier(self) -> "PopulationModel | None":
         if isinstance(self.model.specification.solver, Automatic) and isinstance(self.solver, RungeKutta):
             return replace(self, solver=Rosenbrock())

@@ -14,6 +14,7 @@ import numpy as np
 from nlmefit.declare.model import AbstractModel
 from nlmefit.errors import ModelError
 from nlmefit.estimate.method import Found
+from nlmefit.estimate.nuts import Draws
 from nlmefit.estimate.posterior import Gaussian, Weighted
 from nlmefit.estimate.standard_errors import Uncertainty
 from nlmefit.estimate.status import Status
@@ -42,7 +43,7 @@ CONVERTED = ("fixed", "status", "findings", "uncertainty", "model", "method", "f
 LEFT_OUT = ("latent", "data")
 """Fields of a fit that a file does not hold: the user's data, and the model bound to them."""
 
-POSTERIORS: Mapping[str, Any] = {"Gaussian": Gaussian, "Weighted": Weighted}
+POSTERIORS: Mapping[str, Any] = {"Gaussian": Gaussian, "Weighted": Weighted, "Draws": Draws}
 """The posteriors that come back. Of another one, the whitened scale (`found`) is left out."""
 VERSIONED = ("nlmefit", "jax", "numpyro", "numpy", "pandas")
 

@@ -158,12 +158,32 @@ class AbstractModel(metaclass=_ModelType):
             return {name: theta[name] for name in spec.thetas} | _returned(self, "individual", "parameter", values)
         result = {name: theta[name] for name in spec.thetas}
         for name, parameter in spec.individuals.items():
-            factor: Any = 0.0
-            for effect in parameter.covariates:
-                beta = {suffix: theta[_beta(name, effect.column, suffix)] for suffix in effect.coefficients()}
-                factor = factor + effect.log_factor(beta, x[effect.column])
-            result[name] = parameter.individual(theta[name], factor, eta.get(name, 0.0))
+            result[name] = parameter.individual(theta[name], self._log_factor(name, theta, x), eta.get(name, 0.0))
         return {name: result[name] for name in spec.typical}
+
+    @property
+    def mu_referenced(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """By parameter with an eta, its covariate columns and the names of their coefficients; empty where the user's
+        `individual` may do anything with them."""
+        if hasattr(type(self), "individual"):
+            return {}
+        return {
+            name: {e.column: tuple(_beta(name, e.column, suffix) for suffix in e.coefficients()) for e in parameter.covariates}
+            for name, parameter in self._spec.individuals.items()
+            if name in self._spec.etas
+        }
+
+    def mu_of(self, name: str, theta: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
+        """mu of an individual parameter h(mu + eta)."""
+        return self._spec.individuals[name].mu(theta[name], self._log_factor(name, theta, x))
+
+    def _log_factor(self, name: str, theta: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
+        """The sum of a parameter's covariate effects."""
+        factor: Any = 0.0
+        for effect in self._spec.individuals[name].covariates:
+            beta = {suffix: theta[_beta(name, effect.column, suffix)] for suffix in effect.coefficients()}
+            factor = factor + effect.log_factor(beta, x[effect.column])
+        return factor
 
     def predictions(self, t: Any, amounts: Mapping[str, Any] | Namespace, p: Mapping[str, Any] | Namespace) -> dict[str, Any]:
         """What the user's `observe` returns, at one time."""

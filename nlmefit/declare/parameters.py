@@ -36,6 +36,10 @@ class AbstractIndividual(abc.ABC):
     def individual(self, typical: Any, log_factor: Any, eta: Any) -> Any:
         """The individual parameter from the typical value, the covariates' log factor and eta."""
 
+    @abc.abstractmethod
+    def mu(self, typical: Any, log_factor: Any) -> Any:
+        """mu, where the individual parameter is h(mu + eta)."""
+
 
 def _check(parameter: Any, kind: str) -> None:
     number(parameter.value, f"{kind}'s typical value")
@@ -94,6 +98,9 @@ class LogNormal(AbstractIndividual):
     def individual(self, typical: Any, log_factor: Any, eta: Any) -> Any:
         return typical * jnp.exp(log_factor + eta)
 
+    def mu(self, typical: Any, log_factor: Any) -> Any:
+        return jnp.log(typical) + log_factor
+
 
 @final
 @dataclass(frozen=True)
@@ -116,6 +123,9 @@ class Normal(AbstractIndividual):
 
     def individual(self, typical: Any, log_factor: Any, eta: Any) -> Any:
         return typical * jnp.exp(log_factor) + eta
+
+    def mu(self, typical: Any, log_factor: Any) -> Any:
+        return typical * jnp.exp(log_factor)
 
 
 @final
@@ -146,8 +156,10 @@ class LogitNormal(AbstractIndividual):
             raise ModelError(f"LogitNormal's typical value must lie in ({lower}, {upper}), got {value}.")
 
     def individual(self, typical: Any, log_factor: Any, eta: Any) -> Any:
-        logit = jnp.log(typical - self.lower) - jnp.log(self.upper - typical) + log_factor + eta
-        return self.lower + (self.upper - self.lower) / (1.0 + jnp.exp(-logit))
+        return self.lower + (self.upper - self.lower) / (1.0 + jnp.exp(-self.mu(typical, log_factor) - eta))
+
+    def mu(self, typical: Any, log_factor: Any) -> Any:
+        return jnp.log(typical - self.lower) - jnp.log(self.upper - typical) + log_factor
 
 
 @final

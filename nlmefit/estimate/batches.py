@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 CHEAP, COSTLY = 64, 16
 """Subjects in a batch where a subject's model is cheap, and where it is solved step by step."""
@@ -43,16 +43,16 @@ class Batches:
 
     def evaluate(
         self,
-        function: Callable[[Float[np.ndarray, "b q"], Any], Sequence[Any]],
-        starts: Float[np.ndarray, "N q"],
+        function: Callable[[Any, Any], Sequence[Any]],
+        starts: Any,
         only: Bool[np.ndarray, "N"] | None = None,
     ) -> list[np.ndarray]:
-        """`function(starts, subjects)` of every batch, put together by subject (N, ...). With `only`, batches without any of
-        those subjects are left out, and their entries are 0."""
+        """`function(starts, subjects)` of every batch, put together by subject (N, ...); `starts` is a PyTree of arrays by
+        subject. With `only`, batches without any of those subjects are left out, and their entries are 0."""
         chosen = [i for i, own in enumerate(self._members) if only is None or only[own].any()]
 
         def one(i: int) -> list[np.ndarray]:
-            return [np.asarray(x) for x in function(starts[self._places[i]], self._subjects[i])]
+            return [np.asarray(x) for x in function(jax.tree.map(lambda x: x[self._places[i]], starts), self._subjects[i])]
 
         found = list(_threads().map(one, chosen)) if len(chosen) > 1 else [one(i) for i in chosen]
         return [self._together(parts, chosen) for parts in zip(*found, strict=True)]

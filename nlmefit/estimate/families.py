@@ -86,6 +86,11 @@ class MeanField(AbstractFamily):
         q = xi.shape[0]
         return phi[:q] + (1.0 + phi[q:]) * xi, jnp.sum(jnp.log(1.0 + phi[q:]))
 
+    def frame(self, mode: Float[Array, "q"], hessian: Float[Array, "q q"]) -> Frame:
+        """The curvatures one by one: the best independent normal of a normal posterior."""
+        root = 1 / jnp.sqrt(jnp.maximum(jnp.abs(jnp.diag(hessian)), 1e-6))
+        return Frame(mode, jnp.diag(root), jnp.sum(jnp.log(root)))
+
 
 @final
 @dataclass(frozen=True)

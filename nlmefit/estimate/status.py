@@ -52,7 +52,7 @@ def judge(
             doubts.append("The Hessian is not positive definite: a saddle, or parameters that the data do not determine.")
         elif search.decrement > WORTHWHILE:
             doubts.append(f"One more Newton step promises to lower the objective by {search.decrement:.2g}.")
-    doubts += _at_bounds(coordinates, theta)
+    doubts += at_bounds(coordinates, theta)
     if serious:
         return Status("failed", tuple(serious + doubts))
     if doubts:
@@ -81,7 +81,7 @@ def lost(subjects: tuple[object, ...]) -> str:
     return f"The random effects of {len(subjects)} subject(s) were not found: {_names(subjects)}."
 
 
-def _at_bounds(coordinates: Coordinates, theta: dict[str, np.ndarray]) -> list[str]:
+def at_bounds(coordinates: Coordinates, theta: dict[str, np.ndarray]) -> list[str]:
     result = []
     for parameter in coordinates.free:
         value = np.asarray(theta[parameter.name])
