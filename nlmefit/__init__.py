@@ -40,6 +40,7 @@ from nlmefit.estimate.saem import SAEM  # noqa: E402
 from nlmefit.estimate.sequential_importance import SequentialImportance  # noqa: E402
 from nlmefit.estimate.vi import VI  # noqa: E402
 from nlmefit.fit import evaluate, fit  # noqa: E402
+from nlmefit.fit_quality import fit_quality  # noqa: E402
 from nlmefit.load import load  # noqa: E402
 from nlmefit.model import Model  # noqa: E402
 from nlmefit.one_step_ahead import one_step_ahead  # noqa: E402
@@ -107,6 +108,7 @@ __all__ = [
     "compare",
     "evaluate",
     "fit",
+    "fit_quality",
     "generative",
     "load",
     "log_marginal",

@@ -1,10 +1,10 @@
 """`nm.predict`: the data's records with predictions and amounts."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from numpyro.distributions import Distribution
@@ -12,9 +12,11 @@ from numpyro.distributions import Distribution
 from nlmefit.backend import compiled
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import DataError, unknown
+from nlmefit.estimate.problem import Structure
 from nlmefit.model import Model
 from nlmefit.population import PopulationModel
 from nlmefit.results import Fit
+from nlmefit.typing import Theta
 
 
 def predict(
@@ -38,14 +40,9 @@ def predict(
     model = model.model if isinstance(model, Fit) else model
     subjects = Subjects.from_frame(data, model, columns, every_record=True)
     latent = PopulationModel.of(model, subjects)
-    theta = {name: jnp.asarray(p.start, float) for name, p in latent.parameters().items()}
-
-    def one(eta: Any, subject: Any) -> dict[str, Any]:
-        predicted, amounts = latent.predict(theta, eta, subject, model.specification.compartments)
-        return {n: _mean(v) for n, v in predicted.items()} | {f"A_{n}": amount for n, amount in amounts.items()}
-
+    theta = {name: np.asarray(p.start, float) for name, p in latent.parameters().items()}
     effects = _effects(eta.eta if isinstance(eta, Fit) else eta, subjects.ids, latent.eta_names())
-    values = compiled(jax.vmap(one))(effects, subjects.subjects)
+    values = _predictions(Structure(latent))(theta, effects, subjects.subjects)
     names = [*model.endpoints, *(f"A_{name}" for name in model.specification.compartments)]
     for name in names:
         if name in data:
@@ -58,6 +55,18 @@ def predict(
     result = data.assign(**{name: np.asarray(values[name])[real][order] for name in names})
     _check_numbers(model, result, subjects)
     return result
+
+
+@lru_cache(maxsize=32)
+def _predictions(structure: Structure) -> Any:
+    """Compiled once for models that differ in values only."""
+    latent: Any = structure.model
+
+    def one(theta: Theta, eta: Any, subject: Any) -> dict[str, Any]:
+        predicted, amounts = latent.predict(theta, eta, subject, latent.model.specification.compartments)
+        return {n: _mean(v) for n, v in predicted.items()} | {f"A_{n}": amount for n, amount in amounts.items()}
+
+    return compiled(jax.vmap(one, in_axes=(None, 0, 0)))
 
 
 def _mean(predicted: Any) -> Any:

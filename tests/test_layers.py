@@ -23,7 +23,7 @@ LAYERS = (
     ("estimate",),
     ("generative",),
     ("model",),
-    ("results", "saved", "load", "fit", "check", "predict", "compare", "one_step_ahead", "simulate"),
+    ("results", "saved", "load", "fit", "check", "predict", "compare", "one_step_ahead", "fit_quality", "simulate"),
     ("diagnose",),
     ("plot",),
     ("report",),

@@ -1,0 +1,30 @@
+"""`nm.fit_quality`: how well individuals are fitted, and what their random effects cost and tell."""
+
+from nlmefit.errors import MethodError
+from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.quality import Quality, quality
+from nlmefit.fit import Data, Key, bind, jax_key
+from nlmefit.latent import AbstractLatentModel
+from nlmefit.model import Model
+from nlmefit.progress import Progress
+from nlmefit.results import Fit
+
+
+def fit_quality(
+    model: Model | AbstractLatentModel | Fit, data: Data, *, draws: int = 2000, key: Key = 0, progress: bool = True
+) -> Quality:
+    """log p(y | theta) = sum_i Q_i - sum_i KL_i, with Q_i = E[log p(y_i | eta_i)] and KL_i = KL(p(eta_i | y_i) || N(0, Omega)),
+    by importance sampling with `draws` of every subject.
+
+    `.per_subject` has log_likelihood, quality (Q_i), kl (KL_i) and kl_to_mixture; `.mutual_information` is the mean of the last,
+    a measure of how well the data identify individual etas (0: not at all; at most log N), in nats; `.mixture_kl` is the rest of
+    the mean KL, near 0 where the posteriors of all subjects together look like the prior.
+
+    Raises MethodError unless draws is a whole number from 100 up, and as `nm.fit` does for data and model.
+    """
+    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 100:
+        raise MethodError(f"draws must be a whole number from 100 up, got {draws!r}.")
+    latent, dataset = bind(model.model if isinstance(model, Fit) else model, data)
+    problem = Problem(latent, dataset)
+    with Progress(progress, "fit quality") as line:
+        return quality(problem, problem.coordinates.start(), draws, jax_key(key), line)
