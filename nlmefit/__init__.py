@@ -27,6 +27,8 @@ from nlmefit.declare.residual import Additive, CombinedSD, PowerError, Proportio
 from nlmefit.declare.solver import ClosedForm, Diffrax, MatrixExponential, Rosenbrock, RungeKutta  # noqa: E402
 from nlmefit.declare.values import Fixed  # noqa: E402
 from nlmefit.errors import DataError, MethodError, ModelError, NlmefitError  # noqa: E402
+from nlmefit.estimate.amortized import AmortizedVI  # noqa: E402
+from nlmefit.estimate.encoder import SetEncoder  # noqa: E402
 from nlmefit.estimate.families import FullRank, MeanField, TriangularFlow  # noqa: E402
 from nlmefit.estimate.fo import FO  # noqa: E402
 from nlmefit.estimate.foce import FOCE  # noqa: E402
@@ -59,6 +61,7 @@ __all__ = [
     "TMDD",
     "VI",
     "Additive",
+    "AmortizedVI",
     "Blocks",
     "Category",
     "ClosedForm",
@@ -97,6 +100,7 @@ __all__ = [
     "Rosenbrock",
     "RungeKutta",
     "SequentialImportance",
+    "SetEncoder",
     "Subjects",
     "Theta",
     "ThreeCompartment",

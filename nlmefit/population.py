@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
-from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -16,7 +15,7 @@ from numpyro import distributions as dist
 from numpyro.distributions import Distribution
 
 from nlmefit.backend import compiled
-from nlmefit.data.findings import Finding, raise_errors
+from nlmefit.data.findings import raise_errors
 from nlmefit.data.subjects import Subjects
 from nlmefit.declare.dosing import Dosing
 from nlmefit.declare.model import AbstractModel
@@ -30,10 +29,11 @@ from nlmefit.declare.solver import (
     RungeKutta,
 )
 from nlmefit.latent import AbstractLatentModel, Parameter
+from nlmefit.population_solver import goes_in_steps, solver_of, unsolvable
 from nlmefit.priors import between, block_name, latent_block, latent_parameter, off_the_boundary
 from nlmefit.solve.amounts import Problem, steps
 from nlmefit.solve.amounts import amounts as solve
-from nlmefit.solve.choice import automatic, check_solver, depending, has_transit
+from nlmefit.solve.choice import automatic, check_solver
 from nlmefit.solve.epochs import chosen
 from nlmefit.solve.taylor import by_forward_mode, expansion
 from nlmefit.typing import Theta
@@ -63,7 +63,7 @@ class PopulationModel(AbstractLatentModel):
         raise_errors(unsolvable(model, data))
         occasion = data.subjects.occasion
         occasions = 1 if occasion is None else int(occasion.max()) + 1
-        bound = cls(model, occasions, _solver(model, data), _goes_in_steps(model, data))
+        bound = cls(model, occasions, solver_of(model, data), goes_in_steps(model, data))
         if isinstance(model.specification.solver, Automatic) and isinstance(bound.solver, RungeKutta) and bound._is_stiff(data):
             return replace(bound, solver=Rosenbrock())
         return bound
@@ -347,65 +347,3 @@ def _flat(inputs: Any) -> tuple[Float[Array, " k"], Callable[[Array], Any]]:
 
 def _size(inputs: Any) -> int:
     return sum(jnp.size(leaf) for leaf in jax.tree.leaves(inputs))
-
-
-def _solver(model: AbstractModel, data: Subjects) -> AbstractSolver:
-    spec = model.specification
-    if spec.dynamics is None or not isinstance(spec.solver, Automatic):
-        return spec.solver
-    course = data.subjects.course
-    running = course is not None and any(_entering(model, tuple(course.values)).values())
-    return automatic(spec.dynamics, model.dynamics_reads, running)
-
-
-def _goes_in_steps(model: AbstractModel, data: Subjects) -> bool:
-    subjects, spec = data.subjects, model.specification
-    if spec.dynamics is None:
-        return False
-    changing = any(_entering(model, tuple(subjects.varying)).values()) or (subjects.occasion is not None)
-    doses = subjects.doses
-    if changing or model.has_initial or doses is None or doses.steady is None:
-        return changing or model.has_initial
-    stretched = doses.rate is not None and any(field == "bioavailability" for _, field in model.dosing_fields)
-    return doses.overlap > 1 or stretched or bool(model.routed_durations)
-
-
-def unsolvable(model: AbstractModel, data: Subjects) -> list[Finding]:
-    """What the data asks for that the model's solver cannot follow."""
-    spec, course = model.specification, data.subjects.course
-    if spec.dynamics is None:
-        return []
-    found = []
-    if (
-        data.subjects.doses is not None
-        and data.subjects.doses.steady is not None
-        and has_transit(spec.dynamics, model.dynamics_reads)
-    ):
-        what = (
-            "SS asks for the steady state of doses that arrive through transit compartments of a number that is no whole number."
-        )
-        found.append(Finding("E131", what, "Write the doses out (ADDL), or use nm.Transit(compartments=...)."))
-    if not isinstance(spec.solver, ClosedForm | MatrixExponential) or course is None:
-        return found
-    for column, hit in _entering(model, tuple(course.values)).items():
-        if hit:
-            what = (
-                f"covariate {column} runs linearly between records and enters {', '.join(hit)}, which "
-                f"nm.{type(spec.solver).__name__}() holds constant between records."
-            )
-            found.append(Finding("E136", what, 'Leave out `solver`, or use covariates="nocb" or "locf".'))
-    return found
-
-
-def _entering(model: AbstractModel, columns: tuple[str, ...]) -> dict[str, list[str]]:
-    """By covariate: what of the dynamics depends on it, read off the traced computation."""
-    theta = {name: p.value for name, p in model.population().items()}
-    x = dict.fromkeys(model.covariates, 1.0)
-    effects = dict.fromkeys(model.specification.effects, 0.0)
-
-    def entering(column: str, value: Any) -> dict[str, Any]:
-        changed = {**x, column: value}
-        p = {**changed, **model.parameters_of(theta, effects, changed)}
-        return {name: p[name] for name in model.dynamics_reads}
-
-    return {column: depending(partial(entering, column), 1.0) for column in columns}

@@ -19,6 +19,7 @@ LAYERS = (
     ("solve",),
     ("program",),
     ("priors",),
+    ("population_solver",),
     ("population",),
     ("estimate",),
     ("generative",),

@@ -6,7 +6,6 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import gammaln, ndtri
-from scipy.stats import qmc
 
 Sequence = Literal["random", "quasi"]
 
@@ -52,5 +51,7 @@ def matched(count: int, q: int, seed: int = 0) -> Float[np.ndarray, "K q"]:
 
 def _sobol(rng: np.random.Generator, count: int, q: int) -> Float[np.ndarray, "count q"]:
     """`count` scrambled points inside the unit cube."""
+    from scipy.stats import qmc  # takes most of a second, which `import nlmefit` need not
+
     points = qmc.Sobol(q, rng=rng).random(1 << (count - 1).bit_length())[:count]
     return np.clip(points, 1e-12, 1 - 1e-12)
