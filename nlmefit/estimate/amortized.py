@@ -11,7 +11,6 @@ downwards. Refinement ends that: every subject's q is driven to its optimum at e
 (semi-amortized; Kim, Wiseman, Miller, Sontag and Rush 2018).
 """
 
-import copy
 import time
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -23,7 +22,6 @@ from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError
 from nlmefit.estimate import draws
-from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.encoded import Amortized, Seen, read
 from nlmefit.estimate.encoder import AbstractEncoder, Reader, SetEncoder
 from nlmefit.estimate.importance import Proposal, Weights, joint, sample
@@ -206,7 +204,7 @@ class _Fit:
         if self.stopped or not self.method.refine:
             return None
         self.progress.stage("refining")
-        near = restarted(self.problem, np.asarray(self.state.u))
+        near = self.problem.restarted(np.asarray(self.state.u))
         try:
             found = VI().find(near, self.progress, self.keys["tune"]) if self.learn else VI().evaluate(near, self.keys["tune"])
         except KeyboardInterrupt:
@@ -314,15 +312,6 @@ class _Silent:
     def stage(self, text: str) -> None: ...
 
     def tick(self) -> None: ...
-
-
-def restarted(problem: Problem, u: Float[np.ndarray, "p"]) -> Problem:
-    """The same problem, started from u."""
-    theta = problem.coordinates.theta(jnp.asarray(u), problem.fixed)
-    moved = copy.copy(problem)
-    parameters = problem.coordinates.parameters
-    moved.coordinates = Coordinates({n: p if p.fixed else replace(p, start=np.asarray(theta[n])) for n, p in parameters.items()})
-    return moved
 
 
 def _course(steps: int) -> Float[np.ndarray, "S"]:

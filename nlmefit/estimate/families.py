@@ -39,15 +39,15 @@ class AbstractFamily(abc.ABC):
     def transform(self, phi: Float[Array, "v"], xi: Float[Array, "q"]) -> tuple[Float[Array, "q"], Scalar]:
         """t and log|det dt/dxi|."""
 
-    def penalty(self, phi: Float[Array, "v"], q: int) -> Scalar:
-        """Taken off the bound, where points leave some of phi undetermined; 0 at phi = 0, never negative."""
-        return jnp.zeros(())
-
     def frame(self, mode: Float[Array, "q"], hessian: Float[Array, "q q"]) -> Frame:
-        """Laplace's approximation: scale L'^-1 D^-1/2 where H = L D L'."""
-        factor = factorize(hessian, floor=1e-6)
+        """Laplace's approximation: the scale is the lower Cholesky factor of H^-1, by factoring H from its last row up.
+
+        A lower triangular map after a lower triangular scale is one again, so that the best T does not depend on the frame: only
+        then is theta's gradient the partial one.
+        """
+        factor = factorize(hessian[::-1, ::-1], floor=1e-6)
         root = 1 / jnp.sqrt(factor.pivots)
-        return Frame(mode, solve_upper(factor, jnp.diag(root)), jnp.sum(jnp.log(root)))
+        return Frame(mode, solve_upper(factor, jnp.diag(root))[::-1, ::-1], jnp.sum(jnp.log(root)))
 
 
 def _affine(phi: Float[Array, "v"], x: Float[Array, "q"]) -> tuple[Float[Array, "q"], Scalar]:
@@ -125,10 +125,6 @@ class TriangularFlow(AbstractFamily):
         slopes = jnp.concatenate([jnp.ones((q, 1)), 1.0 - hidden**2], axis=1)
         own = weights[jnp.arange(q), jnp.arange(q)]
         return xi + phi[:q] + jnp.einsum("klj,lj->k", weights, features), jnp.sum(jnp.log(1.0 + jnp.sum(own * slopes, axis=1)))
-
-    def penalty(self, phi: Float[Array, "v"], q: int) -> Scalar:
-        """A unit without use costs a little: 10^-3 by unit of squared weight."""
-        return 1e-3 * jnp.sum(phi[q:].reshape(-1, 1 + self.units)[:, 1:] ** 2)
 
     @property
     def _places(self) -> Float[Array, " j"]:

@@ -1,5 +1,7 @@
 """A latent model and a data set, as every method sees them, and what the model computes once from an answer."""
 
+from copy import copy
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -78,6 +80,15 @@ class Problem:
     @cached_property
     def batches(self) -> Batches:
         return Batches(self.subjects, self.size, self.model.costly)
+
+    def restarted(self, u: Float[np.ndarray, "p"]) -> "Problem":
+        """The same problem, started from u."""
+        theta = self.coordinates.theta(jnp.asarray(u), self.fixed)
+        moved = copy(self)
+        parameters = self.coordinates.parameters
+        starts = {n: p if p.fixed else replace(p, start=np.asarray(theta[n])) for n, p in parameters.items()}
+        moved.coordinates = Coordinates(starts)
+        return moved
 
     def labels(self, mask: Bool[np.ndarray, "N"]) -> tuple[Any, ...]:
         """The chosen subjects, as the user calls them."""

@@ -10,7 +10,7 @@ from examples import examples
 import nlmefit as nm
 from nlmefit import generative as gen
 from nlmefit.errors import MethodError
-from nlmefit.estimate.amortized import AmortizedVI, restarted
+from nlmefit.estimate.amortized import AmortizedVI
 from nlmefit.estimate.encoder import Reader, SetEncoder
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.wake_sleep import Trainer
@@ -238,7 +238,7 @@ def test_restarted_at_other_values():
     example = examples()["theophylline"]
     problem = Problem(*bind(example.model, example.data))
     u = problem.coordinates.start() + 0.1
-    np.testing.assert_allclose(restarted(problem, u).coordinates.start(), u, atol=1e-12)
+    np.testing.assert_allclose(problem.restarted(u).coordinates.start(), u, atol=1e-12)
     assert not np.allclose(problem.coordinates.start(), u)
 
 

@@ -199,3 +199,46 @@ def test_saem_and_laplace_agree_on_other_models(name):
     table = nm.compare({"saem": fit, "laplace": other})
     difference = table.loc["saem", "log_marginal"] - table.loc["laplace", "log_marginal"]
     assert difference > -0.5 - 3 * table["mc_se"].max(), (fit, other)
+
+
+def test_variational_omegas_are_not_shrunk():
+    """Theophylline: the marginal likelihood of VI's estimates is quadrature's, and so are its omegas."""
+    example = examples()["theophylline"]
+    best = nm.fit(example.model, example.data, nm.Quadrature(nodes=9, covariance="none"))
+    fit = nm.fit(example.model, example.data, nm.VI(covariance="none"))
+    found = nm.log_marginal(fit, example.data, nm.Quadrature(nodes=9))
+    assert best.log_likelihood - 0.005 < found.value <= best.log_likelihood + 1e-4
+    omegas = [name for name in best.estimates.index if name.startswith("omega")]
+    np.testing.assert_allclose(fit.estimates[omegas], best.estimates[omegas], rtol=0.01)
+    assert fit.log_likelihood + 3 * fit.mc_se < found.value
+
+
+def test_alternating_steps_never_lower_the_bound():
+    """And lead to the optimum of the joint search."""
+    example = examples()["theophylline"]
+    method = nm.VI(alternating=True, covariance="none")
+    fit = nm.fit(example.model, example.data, method, start={"CL": 5.0, "omega_ka": 0.2, "conc_additive": 2.0})
+    joint = nm.fit(example.model, example.data, nm.VI(covariance="none"))
+    assert fit.status, fit.status
+    objective = fit.history["objective"].to_numpy()
+    assert len(objective) > 10
+    assert np.all(np.diff(objective) < 1e-9)
+    assert objective[0] - objective[-1] > 50
+    np.testing.assert_allclose(fit.estimates, joint.estimates, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", [nm.FullRank(), nm.MeanField(), nm.TriangularFlow(units=1)], ids=lambda f: f.name)
+def test_gradient_of_the_bound_against_central_differences(family):
+    """The partial derivative at the best q_i is the whole one."""
+    example = examples()["theophylline"]
+    problem = Problem(*bind(example.model, example.data))
+    objective = Objective(problem, nm.VI(family=family, draws=32))
+    u = problem.coordinates.start() + 0.1 * np.random.default_rng(2).normal(size=problem.coordinates.size)
+    gradient = objective.contributions(u).gradient.sum(axis=0)
+
+    def central(k, h):
+        step = h * np.eye(len(u))[k]
+        return (objective.contributions(u + step).value.sum() - objective.contributions(u - step).value.sum()) / (2 * h)
+
+    differences = np.array([(4 * central(k, 1e-3) - central(k, 2e-3)) / 3 for k in range(len(u))])
+    np.testing.assert_allclose(gradient, differences, rtol=1e-5, atol=1e-5 * np.abs(gradient).max())
