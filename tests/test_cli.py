@@ -196,7 +196,7 @@ def test_unknown_column_and_parameter(model: str, data: str, capsys: pytest.Capt
         [],
         ["fit"],
         ["simulate", "m.py", "d.csv"],
-        ["fit", "m.py", "d.csv", "--method", "saem"],
+        ["fit", "m.py", "d.csv", "--method", "bayes"],
         ["fit", "m.py", "d.csv", "--nodes", "5"],
         ["fit", "m.py", "d.csv", "--start", "CL=big"],
         ["fit", "m.py", "d.csv", "--start", "CL"],

@@ -156,7 +156,8 @@ class LogitNormal(AbstractIndividual):
             raise ModelError(f"LogitNormal's typical value must lie in ({lower}, {upper}), got {value}.")
 
     def individual(self, typical: Any, log_factor: Any, eta: Any) -> Any:
-        return self.lower + (self.upper - self.lower) / (1.0 + jnp.exp(-self.mu(typical, log_factor) - eta))
+        logit = self.mu(typical, log_factor) + eta
+        return self.lower + (self.upper - self.lower) / (1.0 + jnp.exp(-logit))
 
     def mu(self, typical: Any, log_factor: Any) -> Any:
         return jnp.log(typical - self.lower) - jnp.log(self.upper - typical) + log_factor

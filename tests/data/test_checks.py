@@ -274,7 +274,11 @@ REFUSED = {
         "model must be an instance of an nm.Model class, got NoneType.",
     ),
     "a class for a method": (lambda: nm.fit(ORAL, CLEAN, nm.FOCE), nm.MethodError, "FOCE is a class; pass a value: nm.FOCE()."),
-    "a name for a method": (lambda: nm.fit(ORAL, CLEAN, "FOCE"), nm.MethodError, "method must be nm.FO(), nm.FOCE(...)"),
+    "a name for a method": (
+        lambda: nm.fit(ORAL, CLEAN, "FOCE"),
+        nm.MethodError,
+        "method must be a value such as nm.FOCE(interaction=True)",
+    ),
     "an unknown covariance": (lambda: nm.FOCE(covariance="hessian"), nm.MethodError, "got 'hessian'."),
     "no nodes": (lambda: nm.Quadrature(nodes=0), nm.MethodError, "nodes must be a whole number from 1 up, got 0."),
     "half a node": (lambda: nm.Quadrature(nodes=1.5), nm.MethodError, "got 1.5."),
