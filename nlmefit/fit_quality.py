@@ -1,6 +1,6 @@
 """`nm.fit_quality`: how well individuals are fitted, and what their random effects cost and tell."""
 
-from nlmefit.errors import MethodError
+from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.quality import Quality, quality
 from nlmefit.fit import Data, Key, bind, jax_key
@@ -22,8 +22,7 @@ def fit_quality(
 
     Raises MethodError unless draws is a whole number from 100 up, and as `nm.fit` does for data and model.
     """
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 100:
-        raise MethodError(f"draws must be a whole number from 100 up, got {draws!r}.")
+    check_count("draws", draws, 100)
     latent, dataset = bind(model.model if isinstance(model, Fit) else model, data)
     problem = Problem(latent, dataset)
     with Progress(progress, "fit quality") as line:

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from nlmefit.estimate import em
 from nlmefit.estimate.draws import generator
-from nlmefit.estimate.importance import Proposal, Weights, sample
+from nlmefit.estimate.importance import DEGREES, Proposal, Weights, sample
 from nlmefit.estimate.method import Found
 from nlmefit.estimate.modes import modes
 from nlmefit.estimate.problem import Problem
@@ -24,7 +24,6 @@ LOUIS = 200
 """Draws per subject for gradient and information."""
 WORTHWHILE = 0.1
 """A predicted fall of -2 log L by one more Newton step, beyond what Monte Carlo error explains, that would still matter."""
-DF = 8.0
 EVALUATED = Status("evaluated", ("at the given values, nothing estimated.",))
 
 
@@ -42,7 +41,7 @@ def answer(
     found = modes(problem, u)
     check_start(problem, ~np.isfinite(found.value))
     sampling, resampling = jax.random.split(key)
-    weights = sample(problem, u, Proposal.at_modes(found.z, found.hessian, DF), generator(sampling), draws)
+    weights = sample(problem, u, Proposal.at_modes(found.z, found.hessian, DEGREES), generator(sampling), draws)
     points = weights.posterior.draws(resampling, LOUIS)
     means = em.expected(problem, u, points, np.full(points.shape[:2], 1 / LOUIS))
     final = problem.final(u, weights.posterior.mean)

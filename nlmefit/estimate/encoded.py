@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from nlmefit.errors import MethodError
 from nlmefit.estimate import draws
 from nlmefit.estimate.encoder import Reader
-from nlmefit.estimate.importance import Proposal, Weights, sample
+from nlmefit.estimate.importance import DEGREES, Proposal, Weights, sample
 from nlmefit.estimate.posterior import AbstractPosterior, Gaussian
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.wake_sleep import gaussian
@@ -85,7 +85,7 @@ class Encoded(AbstractPosterior):
     def draws(self, key: Array, count: int) -> Float[np.ndarray, "count N q"]:
         return Proposal(self.mean, self.scale, np.inf).draw(draws.generator(key), count).points
 
-    def corrected(self, key: Array, count: int = FRESH, df: float = 8.0) -> Weights:
+    def corrected(self, key: Array, count: int = FRESH, df: float = DEGREES) -> Weights:
         """Importance sampling with a multivariate t around q as the proposal: `.posterior` is p(z | y_i, theta) but for Monte
         Carlo error, `.log_likelihood` with `.mc_se` its normalising constant; `.ess` and `.khat` say whether to believe them."""
         return sample(self.problem, self.u, Proposal(self.mean, self.scale, df), draws.generator(key), count)

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from nlmefit.errors import MethodError
+from nlmefit.estimate.options import check_count
 
 
 class Record(NamedTuple):
@@ -217,9 +217,7 @@ class SetEncoder(AbstractEncoder):
 
     def __post_init__(self) -> None:
         for option in ("width", "depth"):
-            value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise MethodError(f"{option} must be a whole number from 1 up, got {value!r}.")
+            check_count(option, getattr(self, option), 1)
 
     @property
     def name(self) -> str:

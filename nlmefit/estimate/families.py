@@ -10,8 +10,8 @@ from typing import NamedTuple, final
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nlmefit.errors import MethodError
 from nlmefit.estimate.factor import factorize, solve_upper
+from nlmefit.estimate.options import check_count
 from nlmefit.typing import Scalar
 
 
@@ -107,8 +107,7 @@ class TriangularFlow(AbstractFamily):
     units: int = 3
 
     def __post_init__(self) -> None:
-        if isinstance(self.units, bool) or not isinstance(self.units, int) or self.units < 1:
-            raise MethodError(f"units must be a whole number from 1 up, got {self.units!r}.")
+        check_count("units", self.units, 1)
 
     @property
     def name(self) -> str:

@@ -26,6 +26,10 @@ BLOCK = 250
 """Draws of every subject that are evaluated at once."""
 
 
+DEGREES = 8.0
+"""Of freedom of the t proposals: tails heavy enough for posteriors that are not normal."""
+
+
 class Proposal(NamedTuple):
     """z = center + scale x, x a standard t of `df` degrees of freedom (normal where infinite)."""
 

@@ -15,10 +15,11 @@ from nlmefit.errors import MethodError
 from nlmefit.estimate import em
 from nlmefit.estimate.draws import Sequence, generator, matched
 from nlmefit.estimate.em_answer import answer
-from nlmefit.estimate.importance import Proposal, sample
+from nlmefit.estimate.importance import DEGREES, Proposal, sample
 from nlmefit.estimate.marginal_likelihood import check_covariance
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
 from nlmefit.estimate.modes import modes
+from nlmefit.estimate.options import check_count
 from nlmefit.estimate.posterior import Weighted
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Covariance
@@ -42,7 +43,7 @@ class ImportanceEM(AbstractMethod):
 
     draws: int = 300
     modes: int | None = 1
-    df: float = 8.0
+    df: float = DEGREES
     sequence: Sequence = "random"
     limit: int = 200
     covariance: Covariance = "sandwich"
@@ -53,8 +54,7 @@ class ImportanceEM(AbstractMethod):
             value = getattr(self, name)
             if value is None and name == "modes":
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise MethodError(f"{name} must be a whole number from {least} up, got {value!r}.")
+            check_count(name, value, least)
         if not self.df > 2:
             raise MethodError(f"df must be above 2, got {self.df!r}.")
         if self.sequence not in ("random", "quasi"):
@@ -104,8 +104,7 @@ class ITS(AbstractMethod):
 
     def __post_init__(self) -> None:
         check_covariance(self.covariance)
-        if isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 1:
-            raise MethodError(f"limit must be a whole number from 1 up, got {self.limit!r}.")
+        check_count("limit", self.limit, 1)
 
     @property
     def name(self) -> str:

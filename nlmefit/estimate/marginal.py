@@ -10,9 +10,10 @@ from scipy.special import logsumexp
 
 from nlmefit.errors import MethodError
 from nlmefit.estimate import draws
-from nlmefit.estimate.importance import Proposal, Weights, joint_in_blocks, sample
+from nlmefit.estimate.importance import DEGREES, Proposal, Weights, joint_in_blocks, sample
 from nlmefit.estimate.method import Kind, Reporter
 from nlmefit.estimate.modes import modes
+from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.psis import BELIEVABLE
 from nlmefit.estimate.quadrature import Quadrature, grid
@@ -31,11 +32,10 @@ class ImportanceSampling:
 
     draws: int = 1000
     error: float | None = None
-    df: float = 8.0
+    df: float = DEGREES
 
     def __post_init__(self) -> None:
-        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 10:
-            raise MethodError(f"draws must be a whole number from 10 up, got {self.draws!r}.")
+        check_count("draws", self.draws, 10)
         if self.error is not None and not self.error > 0:
             raise MethodError(f"error must be above 0, or None for no limit, got {self.error!r}.")
         if not self.df > 2:

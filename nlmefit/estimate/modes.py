@@ -5,12 +5,12 @@ from typing import Any, final
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from nlmefit.estimate.at_mode import two_log_integral
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites, log_joint
-from nlmefit.estimate.empirical_bayes import find_costly_mode, find_mode
+from nlmefit.estimate.empirical_bayes import Mode, find_costly_mode, find_mode
 from nlmefit.estimate.factor import factorize, log_determinant
 from nlmefit.estimate.method import Kind
 from nlmefit.estimate.objective import Contributions, Objective
@@ -18,12 +18,23 @@ from nlmefit.estimate.posterior import AbstractPosterior, Gaussian
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.latent import AbstractLatentModel
-from nlmefit.typing import Theta
+from nlmefit.typing import Scalar, Theta
 
 
 def modes(problem: Problem, u: np.ndarray) -> Contributions:
     """Every subject's mode and Hessian at u (its gradient is 0: no derivative in u is taken)."""
     return Objective(problem, _Modes()).contributions(u)
+
+
+def posterior_mode(sites: Sites, start: Float[Array, "q"]) -> Mode:
+    """The mode of p(z | y, theta) from `start`, with the Hessian of -log p(y, z) there."""
+    if not sites.model.costly or start.shape[0] == 0:
+        return find_mode(lambda z: -log_joint(sites, z), start)
+
+    def objective(local: Any, z: Array) -> Scalar:
+        return -log_joint(Sites(sites.model, sites.theta, sites.root, sites.subject, local), z)
+
+    return find_costly_mode(lambda z, order: sites.near(z, order).local, objective, start, 2)[0]
 
 
 @final
@@ -45,15 +56,7 @@ class _Modes:
     ) -> Contributions:
         theta = coordinates.theta(u, fixed)
         sites = Sites(model, theta, model.omega(theta), subject)
-        if model.costly and start.shape[0] > 0:
-            mode, _ = find_costly_mode(
-                lambda z, order: sites.near(z, order).local,
-                lambda local, z: -log_joint(Sites(model, theta, sites.root, subject, local), z),
-                start,
-                2,
-            )
-        else:
-            mode = find_mode(lambda z: -log_joint(sites, z), start)
+        mode = posterior_mode(sites, start)
         value = two_log_integral(mode.value, log_determinant(factorize(mode.hessian)), start.shape[0])
         return Contributions(
             value,

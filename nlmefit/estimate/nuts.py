@@ -26,6 +26,7 @@ from nlmefit.estimate.laplace import Laplace
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
 from nlmefit.estimate.mixing import judge_chains
 from nlmefit.estimate.modes import modes
+from nlmefit.estimate.options import check_count
 from nlmefit.estimate.posterior import AbstractPosterior
 from nlmefit.estimate.prior import check_prior, prior_note
 from nlmefit.estimate.problem import Problem
@@ -97,9 +98,7 @@ class NUTS(AbstractMethod):
 
     def __post_init__(self) -> None:
         for option in ("warmup", "draws", "chains", "max_tree_depth"):
-            value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise MethodError(f"{option} must be a whole number from 1 up, got {value!r}.")
+            check_count(option, getattr(self, option), 1)
         accept = self.target_accept
         if isinstance(accept, bool) or not isinstance(accept, int | float) or not 0 < accept < 1:
             raise MethodError(f"target_accept must be a number between 0 and 1, got {accept!r}.")

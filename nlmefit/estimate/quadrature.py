@@ -20,6 +20,7 @@ from nlmefit.estimate.density import Sites, log_joint
 from nlmefit.estimate.empirical_bayes import expand
 from nlmefit.estimate.factor import factorize, log_determinant, solve_upper
 from nlmefit.estimate.marginal_likelihood import check_covariance
+from nlmefit.estimate.options import check_count
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.typing import Scalar
 
@@ -40,8 +41,7 @@ class Quadrature(AbstractAtMode):
 
     def __post_init__(self) -> None:
         check_covariance(self.covariance)
-        if isinstance(self.nodes, bool) or not isinstance(self.nodes, int) or self.nodes < 1:
-            raise MethodError(f"nodes must be a whole number from 1 up, got {self.nodes!r}.")
+        check_count("nodes", self.nodes, 1)
 
     @property
     def order(self) -> int:

@@ -20,12 +20,11 @@ from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
 from nlmefit.estimate.draws import generator
-from nlmefit.estimate.importance import Proposal, Weights, joint_in_blocks, sample
+from nlmefit.estimate.importance import DEGREES, Proposal, Weights, joint_in_blocks, sample
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.modes import modes
 from nlmefit.estimate.problem import Problem
 
-DF = 8.0
 MOST_POINTS = 4000
 """Points at which every subject's posterior is evaluated for the mixture."""
 
@@ -70,7 +69,7 @@ def quality(problem: Problem, u: np.ndarray, draws: int, key: Array, progress: R
     progress.stage("finding modes")
     found = modes(problem, u)
     progress.stage(f"{draws} draws")
-    weights = sample(problem, u, Proposal.at_modes(found.z, found.hessian, DF), generator(sampling), draws)
+    weights = sample(problem, u, Proposal.at_modes(found.z, found.hessian, DEGREES), generator(sampling), draws)
     prior = -0.5 * np.sum(weights.points**2, axis=2) - 0.5 * problem.q * np.log(2 * np.pi)
     likelihood = joint_in_blocks(problem, u, weights.points) - prior
     share = weights.posterior.weights

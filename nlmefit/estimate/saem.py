@@ -15,13 +15,13 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from nlmefit.errors import MethodError
 from nlmefit.estimate import em
 from nlmefit.estimate.draws import generator
 from nlmefit.estimate.em_answer import answer
 from nlmefit.estimate.marginal_likelihood import check_covariance
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
 from nlmefit.estimate.metropolis import Chains, Moved, adapted, sweep
+from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.estimate.start import check_support
@@ -60,8 +60,7 @@ class SAEM(AbstractMethod):
             value = getattr(self, name)
             if value is None and name == "chains":
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise MethodError(f"{name} must be a whole number from {least} up, got {value!r}.")
+            check_count(name, value, least)
 
     @property
     def name(self) -> str:

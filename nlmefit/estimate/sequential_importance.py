@@ -21,19 +21,17 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.special import logsumexp
 
 from nlmefit.backend import compiled
-from nlmefit.errors import MethodError
 from nlmefit.estimate import draws
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites
-from nlmefit.estimate.importance import BLOCK, Proposal
+from nlmefit.estimate.importance import BLOCK, DEGREES, Proposal
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.modes import modes
 from nlmefit.estimate.observations import Order, Steps, cdf, log_prob, mean, places, rows, through, variance
+from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem, Structure
 from nlmefit.typing import Theta
 
-DEGREES = 8.0
-"""Of freedom of the t around each mode."""
 ENOUGH = 1 / 20
 """Effective draws after any observation, as a part of all draws, below which a subject gets one more component."""
 MOST_ROUNDS = 4
@@ -55,8 +53,7 @@ class SequentialImportance:
     draws: int = 2000
 
     def __post_init__(self) -> None:
-        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 100:
-            raise MethodError(f"draws must be a whole number from 100 up, got {self.draws!r}.")
+        check_count("draws", self.draws, 100)
 
     @property
     def name(self) -> str:

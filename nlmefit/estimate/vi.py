@@ -25,11 +25,12 @@ from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites, log_joint
 from nlmefit.estimate.draws import generator, matched
 from nlmefit.estimate.draws import log_density as standard_log_density
-from nlmefit.estimate.empirical_bayes import Mode, expand, find_costly_mode, find_mode
+from nlmefit.estimate.empirical_bayes import Mode, expand, find_mode
 from nlmefit.estimate.families import AbstractFamily, Frame, FullRank
 from nlmefit.estimate.importance import Drawn, joint_in_blocks
 from nlmefit.estimate.marginal_likelihood import AbstractMarginalLikelihood, check_covariance
 from nlmefit.estimate.method import Found, Kind, Reporter
+from nlmefit.estimate.modes import posterior_mode
 from nlmefit.estimate.objective import Contributions, Objective
 from nlmefit.estimate.posterior import AbstractPosterior, Gaussian
 from nlmefit.estimate.problem import Problem
@@ -126,22 +127,21 @@ class VI(AbstractMarginalLikelihood):
         sites = Sites(model, theta, model.omega(theta), subject)
         q = start.shape[0]
         if q == 0:
-            mode = find_mode(lambda z: -log_joint(sites, z), start)
+            mode = posterior_mode(sites, start)
             frame, best, points = Frame(start, jnp.zeros((0, 0)), jnp.zeros(())), mode, jnp.zeros((1, 0))
         else:
-            mode = _laplace(sites, start)
+            mode = posterior_mode(sites, start)
             frame = self.family.frame(mode.z, mode.hessian)
             xi = jnp.asarray(matched(self.draws, q))
             best = _optimum(self.family, sites, frame, xi)
             points = _points(self.family, frame, best.z, xi)[0]
 
-        def bound(u: Array) -> tuple[Scalar, Scalar]:
+        def bound(u: Array) -> Scalar:
             theta = coordinates.theta(u, fixed)
             moved = Sites(model, theta, model.omega(theta), subject)
-            value = jnp.mean(jax.vmap(lambda z: log_joint(moved.near(z, 1), z))(points))
-            return value, value
+            return jnp.mean(jax.vmap(lambda z: log_joint(moved.near(z, 1), z))(points))
 
-        slope = jax.jacfwd(lambda u: bound(u)[0])(u)
+        slope = jax.jacfwd(bound)(u)
         mean = jnp.mean(points, axis=0)
         spread = (points - mean).T @ (points - mean) / points.shape[0]
         return Contributions(
@@ -158,20 +158,6 @@ class VI(AbstractMarginalLikelihood):
 
     def posterior(self, found: Contributions) -> AbstractPosterior:
         return Variational.of(self.family, found)
-
-
-def _laplace(sites: Sites, start: Array) -> Mode:
-    """The mode and its curvature, where phi starts."""
-    if not sites.model.costly:
-        return find_mode(lambda z: -log_joint(sites, z), start)
-
-    def near(z: Array, order: int) -> Any:
-        return sites.near(z, order).local
-
-    def objective(local: Any, z: Array) -> Scalar:
-        return -log_joint(Sites(sites.model, sites.theta, sites.root, sites.subject, local), z)
-
-    return find_costly_mode(near, objective, start, 2)[0]
 
 
 def _points(

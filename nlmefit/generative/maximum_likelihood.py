@@ -10,10 +10,10 @@ from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError
 from nlmefit.estimate.coordinates import Coordinates
-from nlmefit.estimate.density import Sites, log_joint
-from nlmefit.estimate.empirical_bayes import find_mode
+from nlmefit.estimate.density import Sites
 from nlmefit.estimate.marginal_likelihood import AbstractMarginalLikelihood, check_covariance
 from nlmefit.estimate.method import Found, Kind, Reporter
+from nlmefit.estimate.modes import posterior_mode
 from nlmefit.estimate.objective import Contributions
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Covariance
@@ -64,7 +64,7 @@ class MaximumLikelihood(AbstractMarginalLikelihood):
         assert isinstance(model, AbstractExact)
         theta = coordinates.theta(u, fixed)
         sites = Sites(model, theta, model.omega(theta), subject)
-        mode = find_mode(lambda z: -log_joint(sites, z), start)
+        mode = posterior_mode(sites, start)
 
         def objective(u: Array) -> tuple[Scalar, Scalar]:
             value = -2.0 * model.log_marginal(coordinates.theta(u, fixed), subject)

@@ -15,7 +15,7 @@ from nlmefit.backend import compiled
 from nlmefit.errors import MethodError, ModelError, NlmefitError
 from nlmefit.estimate import draws as standard
 from nlmefit.estimate.coordinates import Coordinates
-from nlmefit.estimate.importance import Proposal, sample
+from nlmefit.estimate.importance import DEGREES, Proposal, sample
 from nlmefit.estimate.modes import modes
 from nlmefit.estimate.problem import Problem, Structure
 from nlmefit.estimate.spectrum import spectrum
@@ -37,8 +37,6 @@ DRAWS = 1000
 """Of a method that has an approximation to draw from."""
 ROWS, COSTLY_ROWS = 1 << 18, 1 << 14
 """Observation rows (draws x subjects x rows) evaluated at once: bounds the memory."""
-DEGREES = 8.0
-"""Of freedom of the t proposals for log p(y_i | theta)."""
 CHAIN = ("chain", "draw")
 
 
