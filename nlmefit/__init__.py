@@ -3,13 +3,19 @@
 Importing it switches JAX to float64 for the process and turns on JAX's persistent compilation cache.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from nlmefit.backend import configure
 
 configure()  # before anything else makes an array
 
 from nlmefit import generative  # noqa: E402
+from nlmefit.attainment import target_attainment  # noqa: E402
+from nlmefit.bootstrap import bootstrap  # noqa: E402
 from nlmefit.check import check  # noqa: E402
 from nlmefit.compare import compare, log_marginal  # noqa: E402
+from nlmefit.data.regimen import Regimen  # noqa: E402
 from nlmefit.data.subjects import Subjects  # noqa: E402
 from nlmefit.declare.compartments import OneCompartment, ThreeCompartment, TwoCompartment  # noqa: E402
 from nlmefit.declare.covariates import Category, Effect, Exponential, Linear, Power  # noqa: E402
@@ -26,6 +32,8 @@ from nlmefit.declare.parameters import LogitNormal, LogNormal, Normal, Theta  # 
 from nlmefit.declare.residual import Additive, CombinedSD, PowerError, Proportional  # noqa: E402
 from nlmefit.declare.solver import ClosedForm, Diffrax, MatrixExponential, Rosenbrock, RungeKutta  # noqa: E402
 from nlmefit.declare.values import Fixed  # noqa: E402
+from nlmefit.diagnose.diagnose import diagnose  # noqa: E402
+from nlmefit.diagnose.vpc import VPC, vpc  # noqa: E402
 from nlmefit.errors import DataError, MethodError, ModelError, NlmefitError  # noqa: E402
 from nlmefit.estimate.amortized import AmortizedVI  # noqa: E402
 from nlmefit.estimate.encoder import SetEncoder  # noqa: E402
@@ -41,13 +49,22 @@ from nlmefit.estimate.quadrature import Quadrature  # noqa: E402
 from nlmefit.estimate.saem import SAEM  # noqa: E402
 from nlmefit.estimate.sequential_importance import SequentialImportance  # noqa: E402
 from nlmefit.estimate.vi import VI  # noqa: E402
+from nlmefit.exposure import exposure  # noqa: E402
 from nlmefit.fit import evaluate, fit  # noqa: E402
 from nlmefit.fit_quality import fit_quality  # noqa: E402
 from nlmefit.load import load  # noqa: E402
 from nlmefit.model import Model  # noqa: E402
 from nlmefit.one_step_ahead import one_step_ahead  # noqa: E402
+from nlmefit.optimize_dose import OptimalDose, Target, optimize_dose  # noqa: E402
+from nlmefit.posterior import posterior  # noqa: E402
 from nlmefit.predict import predict  # noqa: E402
+from nlmefit.report.report import report  # noqa: E402
 from nlmefit.results import Fit  # noqa: E402
+from nlmefit.simulate import simulate  # noqa: E402
+from nlmefit.simulation import Simulation  # noqa: E402
+
+if TYPE_CHECKING:
+    from nlmefit import plot
 
 __version__ = "0.1.0"
 
@@ -60,6 +77,7 @@ __all__ = [
     "SAEM",
     "TMDD",
     "VI",
+    "VPC",
     "Additive",
     "AmortizedVI",
     "Blocks",
@@ -92,30 +110,51 @@ __all__ = [
     "NlmefitError",
     "Normal",
     "OneCompartment",
+    "OptimalDose",
     "ParallelAbsorption",
     "Power",
     "PowerError",
     "Proportional",
     "Quadrature",
+    "Regimen",
     "Rosenbrock",
     "RungeKutta",
     "SequentialImportance",
     "SetEncoder",
+    "Simulation",
     "Subjects",
+    "Target",
     "Theta",
     "ThreeCompartment",
     "Transit",
     "TriangularFlow",
     "TumourGrowth",
     "TwoCompartment",
+    "bootstrap",
     "check",
     "compare",
+    "diagnose",
     "evaluate",
+    "exposure",
     "fit",
     "fit_quality",
     "generative",
     "load",
     "log_marginal",
     "one_step_ahead",
+    "optimize_dose",
+    "plot",
+    "posterior",
     "predict",
+    "report",
+    "simulate",
+    "target_attainment",
+    "vpc",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`nm.plot` when it is first asked for: matplotlib takes most of a second to import."""
+    if name == "plot":
+        return import_module("nlmefit.plot")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

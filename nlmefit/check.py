@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from nlmefit.data.censoring import Blq
 from nlmefit.data.checks import findings
 from nlmefit.data.findings import table
 from nlmefit.data.needs import needs_of
@@ -13,13 +14,14 @@ from nlmefit.model import Model
 from nlmefit.population import unsolvable
 
 
-def check(df: pd.DataFrame, model: Model, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+def check(df: pd.DataFrame, model: Model, columns: Mapping[str, str] | None = None, *, blq: Blq = "M3") -> pd.DataFrame:
     """Findings about `df` as data for `model`: code, severity, rows, subject, what, fix. Empty when all is well.
 
-    E codes are errors, with which `nm.fit` refuses the data; W codes are warnings. Rows count from 0.
+    E codes are errors, with which `nm.fit` refuses the data; W codes are warnings. Rows count from 0. `blq` as in
+    `nm.Subjects.from_frame`.
     """
     needs = needs_of(model)
-    found = findings(read_records(df, needs.columns, columns), needs)
+    found = findings(read_records(df, needs.columns, columns), needs, blq)
     if not any(f.severity == "error" for f in found):
-        found = [*unsolvable(model, Subjects.from_frame(df, model, columns)), *found]
+        found = [*unsolvable(model, Subjects.from_frame(df, model, columns, blq=blq)), *found]
     return table(found)

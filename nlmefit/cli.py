@@ -75,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
         help="other values to start from, such as CL=2.5 omega_CL=0.3",
     )
     fit.add_argument("--out", type=Path, metavar="DIR", help="folder for the tables, made if it does not exist")
-    fit.add_argument("--overwrite", action="store_true", help="replace the tables in DIR if it holds files already")
+    fit.add_argument("--report", type=Path, metavar="PATH", help="HTML file for the whole fit: tables, equations, data, figures")
+    fit.add_argument(
+        "--overwrite", action="store_true", help="replace the tables in DIR and the report if there are such already"
+    )
     return parser
 
 
@@ -94,6 +97,9 @@ def _fit(arguments: argparse.Namespace) -> int:
     out: Path | None = arguments.out
     if out is not None and out.exists() and (not out.is_dir() or (any(out.iterdir()) and not arguments.overwrite)):
         raise nm.NlmefitError(f"--out {out} holds something already; name another folder, or add --overwrite.")
+    report: Path | None = arguments.report
+    if report is not None and report.exists() and not arguments.overwrite:
+        raise nm.NlmefitError(f"--report {report} exists already; name another file, or add --overwrite.")
     model = load_model(arguments.model)
     options = {"covariance": arguments.covariance} | ({} if arguments.nodes is None else {"nodes": arguments.nodes})
     data = nm.Subjects.from_frame(_read(arguments.data), model, columns=dict(arguments.columns))
@@ -101,6 +107,9 @@ def _fit(arguments: argparse.Namespace) -> int:
     print(fit)
     if out is not None:
         write(fit, out)
+    if report is not None:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        nm.report(fit, report, key=arguments.key)
     return 0 if fit.status else 3
 
 

@@ -47,9 +47,10 @@ def fit(
     """
     began = time.perf_counter()
     problem = _problem(_started(model, start), data, method)
+    random = jax_key(key)
     with Progress(progress, method.name) as line:
-        found = method.find(problem, line, jax_key(key))
-    return _assembled(problem, method, found, began)
+        found = method.find(problem, line, random)
+    return _assembled(problem, method, found, random, began)
 
 
 def evaluate(model: Model | AbstractLatentModel | Fit, data: Data, method: AbstractMethod, *, key: Key = 0) -> Fit:
@@ -59,7 +60,8 @@ def evaluate(model: Model | AbstractLatentModel | Fit, data: Data, method: Abstr
     """
     began = time.perf_counter()
     problem = _problem(model.model if isinstance(model, Fit) else model, data, method)
-    return _assembled(problem, method, method.evaluate(problem, jax_key(key)), began)
+    random = jax_key(key)
+    return _assembled(problem, method, method.evaluate(problem, random), random, began)
 
 
 def _problem(model: Any, data: Data, method: Any) -> Problem:
@@ -120,7 +122,7 @@ def _check_priors(latent: AbstractLatentModel, method: AbstractMethod) -> None:
         )
 
 
-def _assembled(problem: Problem, method: AbstractMethod, found: Found, began: float) -> Fit:
+def _assembled(problem: Problem, method: AbstractMethod, found: Found, key: jax.Array, began: float) -> Fit:
     latent, ids = problem.model, pd.Index(problem.ids, name="ID")
     final = problem.final(found.u, found.z)
     etas = list(latent.eta_names())
@@ -156,10 +158,11 @@ def _assembled(problem: Problem, method: AbstractMethod, found: Found, began: fl
         individual=pd.DataFrame(final.individual, ids),
         omega=pd.DataFrame(final.root @ final.root.T, etas, etas),
         history=pd.DataFrame(found.history),
-        conventions={**latent.conventions(), **found.notes},
+        conventions={**latent.conventions(), **getattr(problem.data, "conventions", {}), **found.notes},
         seconds={**found.seconds, "total": time.perf_counter() - began},
         findings=tuple(getattr(problem.data, "findings", ())),
         latent=latent,
         data=problem.data,
         found=found,
+        key=np.asarray(jax.random.key_data(key)),
     )

@@ -58,8 +58,11 @@ class Subject(Protocol):
 class Dataset(Protocol):
     """All subjects: a batched `Subject` (leading axis N), their labels, and the number of observations."""
 
-    subjects: Any
-    ids: np.ndarray
+    @property
+    def subjects(self) -> Any: ...
+
+    @property
+    def ids(self) -> np.ndarray: ...
 
     @property
     def observations(self) -> np.ndarray:
@@ -103,7 +106,8 @@ class AbstractLatentModel(eqx.Module):
     def near(self, theta: Theta, eta: Float[Array, "q"], subject: Any, order: int) -> Any:
         """The subject, with what is costly for `observe` replaced by its Taylor polynomial of that order around (theta, eta).
 
-        There `observe` is exact in value and in as many derivatives; it stays what it is where nothing is costly.
+        There `observe` is exact in value and in as many derivatives; it stays what it is where nothing is costly. The polynomial
+        is itself differentiable, in forward mode, in the point that it is made around.
         """
         return subject
 

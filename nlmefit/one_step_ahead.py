@@ -46,7 +46,7 @@ def one_step_ahead(
     | ID, TIME, endpoint, observed | which observation (in a matrix, TIME is the column's place from 0) |
     | log_predictive, mc_se | log p(y_ij, given the earlier ones), and its Monte Carlo standard error (0 by Laplace) |
     | mean, sd | of the predictive distribution, in the endpoint's unit; NaN where its family has none |
-    | pit | P(Y_ij <= y_ij); of counts and categories randomised, P(Y_ij < y_ij) + v P(Y_ij = y_ij) with v uniform from `key` |
+    | pit | P(Y_ij <= y_ij); of counts, categories and observations with CENS uniform from `key` over their interval |
     | ess | the smaller of the effective numbers of draws before and after the observation (NaN by Laplace) |
 
     The Monte Carlo errors of one subject's rows are not independent: its draws are the same. By Laplace the `pit` of counts is

@@ -15,6 +15,7 @@ from numpyro import distributions as dist
 from numpyro.distributions import Distribution
 
 from nlmefit.backend import compiled
+from nlmefit.censored import CensoredNormal
 from nlmefit.data.findings import raise_errors
 from nlmefit.data.subjects import Subjects
 from nlmefit.declare.dosing import Dosing
@@ -28,6 +29,7 @@ from nlmefit.declare.solver import (
     Rosenbrock,
     RungeKutta,
 )
+from nlmefit.errors import DataError
 from nlmefit.latent import AbstractLatentModel, Parameter
 from nlmefit.population_solver import goes_in_steps, solver_of, unsolvable
 from nlmefit.priors import between, block_name, latent_block, latent_parameter, off_the_boundary
@@ -106,7 +108,7 @@ class PopulationModel(AbstractLatentModel):
     def observe(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Distribution]:
         predicted = self.predict(theta, eta, subject, self.model.amounts_read)[0]
         return {
-            name: value if isinstance(value, Distribution) else self._residual(theta, name, value, subject)
+            name: _own(name, value, subject) if isinstance(value, Distribution) else self._residual(theta, name, value, subject)
             for name, value in predicted.items()
         }
 
@@ -314,7 +316,21 @@ class PopulationModel(AbstractLatentModel):
         residual = self.model.specification.residuals[name]
         safe = jnp.where(subject.mask[name], f, 1.0)
         values = {part: theta[f"{name}_{part}"] for part in residual.parameters()}
-        return dist.Normal(safe, jnp.sqrt(residual.variance(safe, values)), validate_args=False)
+        sd = jnp.sqrt(residual.variance(safe, values))
+        if name in subject.censoring:
+            return CensoredNormal(safe, sd, subject.censoring[name])
+        return dist.Normal(safe, sd, validate_args=False)
+
+
+def _own(name: str, distribution: Distribution, subject: Any) -> Distribution:
+    """A distribution that the modeller wrote; DataError where its observations are censored."""
+    if name in subject.censoring:
+        raise DataError(
+            f"CENS marks observations of `{name}`, for which `observe` gives a distribution of its own; only endpoints with a "
+            "residual model (nm.Additive and others) know limits. Write their probability in the distribution's log_prob and "
+            "leave CENS out."
+        )
+    return distribution
 
 
 MANY_STEPS = 1000

@@ -12,6 +12,7 @@ import pandas as pd
 from nlmefit import archive
 from nlmefit.errors import NlmefitError
 from nlmefit.estimate.method import Found, Kind
+from nlmefit.estimate.nuts import Draws
 from nlmefit.estimate.standard_errors import Uncertainty
 from nlmefit.estimate.status import Status
 from nlmefit.latent import AbstractLatentModel
@@ -79,6 +80,8 @@ class Fit:
     """Monte Carlo standard error of `log_likelihood`."""
     found: Found | None = field(default=None, repr=False)
     """The method's answer on its own scale: free coordinates, whitened random effects, their posterior."""
+    key: np.ndarray | None = field(default=None, repr=False)
+    """The random key that decided every draw: `nm.fit(..., key=jax.numpy.asarray(fit.key))` makes the same."""
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Of a loaded fit: the versions of the packages that made it, the data's SHA-256 and number of rows."""
 
@@ -109,17 +112,29 @@ class Fit:
         """Estimate, unit, se, relative se (%), 95 % interval and shrinkage by parameter.
 
         The interval is Wald's, on the log scale for parameters with one bound, the logit scale for those with two
-        (Fisher's z for correlations), the natural scale for others.
+        (Fisher's z for correlations), the natural scale for others; of a NUTS fit, from the 2.5 % to the 97.5 % quantile of the
+        draws.
         """
         units = [self.units.get(str(name), "") for name in self.estimates.index]
         table = pd.DataFrame({"estimate": self.estimates, "unit": units, "se": self.standard_errors})
         table["rse"] = 100 * (table["se"] / table["estimate"]).abs()
-        bounds = [self._bounds(str(name)) for name in table.index]
-        ends = [wald(x, se, *b) for x, se, b in zip(table["estimate"], table["se"], bounds, strict=True)]
+        ends = [self._interval(str(name), x, se) for name, x, se in zip(table.index, table["estimate"], table["se"], strict=True)]
         table["lower"], table["upper"] = (np.array(end) for end in zip(*ends, strict=True)) if ends else ([], [])
         shrunk = {symbol: self._shrinkage(columns) for symbol, columns in self._effects().items()}
         table["shrinkage"] = pd.Series(shrunk, dtype=float).reindex(table.index)
         return table
+
+    def _interval(self, name: str, estimate: float, se: float) -> tuple[float, float]:
+        if name in self._drawn and name not in self.fixed:
+            low, high = np.quantile(self._drawn[name], (0.025, 0.975))
+            return float(low), float(high)
+        return wald(estimate, se, *self._bounds(name))
+
+    @property
+    def _drawn(self) -> Mapping[str, np.ndarray]:
+        """Draws from the parameters' posterior by name, where the method made such."""
+        posterior = None if self.found is None else self.found.posterior
+        return posterior.report if isinstance(posterior, Draws) else {}
 
     def _bounds(self, name: str) -> tuple[float, float]:
         parameter = getattr(self.model, "population", dict)().get(name)
@@ -202,7 +217,8 @@ class Fit:
         table = self.summary()
         width = max(map(len, table.index), default=9)
         unit = max([4, *map(len, table["unit"])])
-        lines = [f"  {'parameter':{max(width, 9)}s} {'unit':{unit}s} {'estimate':>11s} {'se':>11s} {'rse %':>7s}   95 % interval"]
+        interval = "95 % of the draws" if self._drawn else "95 % interval"
+        lines = [f"  {'parameter':{max(width, 9)}s} {'unit':{unit}s} {'estimate':>11s} {'se':>11s} {'rse %':>7s}   {interval}"]
         for name, row in table.iterrows():
             head = f"  {name:{max(width, 9)}s} {row['unit']:{unit}s} {row['estimate']:>11.5g} "
             if name in self.fixed:

@@ -14,11 +14,10 @@ import numpy as np
 from nlmefit.declare.model import AbstractModel
 from nlmefit.errors import ModelError
 from nlmefit.estimate.method import Found
-from nlmefit.estimate.nuts import Draws
-from nlmefit.estimate.posterior import Gaussian, Weighted
 from nlmefit.estimate.standard_errors import Uncertainty
 from nlmefit.estimate.status import Status
 from nlmefit.latent import AbstractLatentModel
+from nlmefit.saved_posterior import posterior_content, restored_posterior
 
 if TYPE_CHECKING:
     from nlmefit.results import Fit
@@ -38,13 +37,12 @@ AS_THEY_ARE = (
     "history",
     "conventions",
     "seconds",
+    "key",
 )
 CONVERTED = ("fixed", "status", "findings", "uncertainty", "model", "method", "found", "provenance")
 LEFT_OUT = ("latent", "data")
 """Fields of a fit that a file does not hold: the user's data, and the model bound to them."""
 
-POSTERIORS: Mapping[str, Any] = {"Gaussian": Gaussian, "Weighted": Weighted, "Draws": Draws}
-"""The posteriors that come back. Of another one, the whitened scale (`found`) is left out."""
 VERSIONED = ("nlmefit", "jax", "numpyro", "numpy", "pandas")
 
 
@@ -170,23 +168,28 @@ def _method(method: Any) -> dict[str, Any]:
 
 
 def _found(found: Found | None) -> dict[str, Any] | None:
-    kind = None if found is None else type(found.posterior).__name__
-    if found is None or kind not in POSTERIORS:
+    """The answer on the method's own scale; None where its posterior is of a kind that does not come back."""
+    posterior = None if found is None else posterior_content(found.posterior)
+    if found is None or posterior is None:
         return None
     arrays = {name: getattr(found, name) for name in ("u", "z", "value", "error", "converged", "iterations")}
-    posterior = {"kind": kind, **_parts(found.posterior)}
     return {name: v if v is None else np.asarray(v) for name, v in arrays.items()} | {"posterior": posterior}
 
 
 def _provenance(fit: "Fit") -> dict[str, Any]:
     versions = {name: package_version(name) for name in VERSIONED} | {"python": platform.python_version()}
     frame = getattr(fit.data, "frame", None)
+    rows = len(fit.contributions) if frame is None else len(frame)
+    return {"versions": versions, "data": {"sha256": data_hash(fit.data), "rows": rows}}
+
+
+def data_hash(data: Any) -> str:
+    """SHA-256 of a data set: of the user's records as text, or of a matrix' numbers."""
+    frame = getattr(data, "frame", None)
     if frame is not None:
-        data = {"sha256": hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest(), "rows": len(frame)}
-    else:
-        parts = [np.ascontiguousarray(x).tobytes() for x in jax.tree.leaves(getattr(fit.data, "subjects", None))]
-        data = {"sha256": hashlib.sha256(b"".join(parts)).hexdigest(), "rows": len(fit.contributions)}
-    return {"versions": versions, "data": data}
+        return hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
+    parts = [np.ascontiguousarray(x).tobytes() for x in jax.tree.leaves(getattr(data, "subjects", None))]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def package_version(package: str) -> str:
@@ -206,8 +209,8 @@ def restored(saved: Mapping[str, Any]) -> dict[str, Any]:
     uncertainty = None if saved["uncertainty"] is None else Uncertainty(**saved["uncertainty"])
     found = saved["found"]
     if found is not None:
-        kind, parts = found["posterior"].pop("kind"), found.pop("posterior")
-        found = Found(**found, posterior=POSTERIORS[kind](**parts), status=status, kind=saved["kind"], uncertainty=uncertainty)
+        posterior = restored_posterior(found.pop("posterior"))
+        found = Found(**found, posterior=posterior, status=status, kind=saved["kind"], uncertainty=uncertainty)
     return {
         **{name: saved[name] for name in AS_THEY_ARE},
         "fixed": tuple(saved["fixed"]),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nlmefit.data.censoring import Blq, censoring_findings
 from nlmefit.data.dose_checks import dose_findings
 from nlmefit.data.findings import Finding, some, where
 from nlmefit.data.needs import Needs
@@ -16,12 +17,14 @@ from nlmefit.errors import nearest
 Check = Callable[[Records, Needs, bool], Iterator[Finding]]
 
 
-def findings(records: Records, needs: Needs, observations: bool = True) -> list[Finding]:
+def findings(records: Records, needs: Needs, blq: Blq = "M3", *, observations: bool = True) -> list[Finding]:
     """All findings, errors first. `observations` False: the data is for prediction, DV is not needed."""
     structural = [*_columns(records, needs, observations), *_text(records), *_missing_ids(records)]
     if structural:
         return structural
     found = [f for check in _CHECKS for f in check(records, needs, observations)]
+    if observations:
+        found += censoring_findings(records, observation_rows(records, event_types(records)), blq)
     ids = records.frame["ID"]
     placed = [replace(f, subject=ids.iloc[f.rows[0]]) if f.rows and f.subject is None else f for f in found]
     return sorted(placed, key=lambda f: f.severity != "error")
@@ -129,12 +132,6 @@ def _observations(records: Records, needs: Needs, observations: bool) -> Iterato
         "W202",
         "DV is missing on a record that is not a dose; the record is not an observation.",
         "Set MDV to 1 there to say so.",
-    )
-    yield from where(
-        counted & (records.column("CENS", 0.0) != 0),
-        "E112",
-        "CENS marks observations below the quantification limit, which this version does not handle.",
-        "Leave those rows out on purpose (M1) by MDV 1.",
     )
     yield from _sparse(records, counted)
 

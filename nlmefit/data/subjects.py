@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from nlmefit.data.censoring import Blq, Censoring, censoring, is_censored
 from nlmefit.data.checks import endpoint_index, findings
 from nlmefit.data.doses import Doses, doses
 from nlmefit.data.epochs import Course, Rule, course, epochs
@@ -49,6 +50,8 @@ class Subject(eqx.Module):
     reset_segment: Any = None
     course: Course | None = None
     """Covariates that run linearly between records."""
+    censoring: dict[str, Censoring] = eqx.field(default_factory=dict)
+    """By endpoint that has them: which observations are below or above a limit."""
     expansion: Any = None
     """Taylor polynomials of the amounts around some individual parameters, in place of solving (see `solve/taylor.py`)."""
 
@@ -66,7 +69,7 @@ class Subject(eqx.Module):
         def cut(where: Callable[[Subject], Any], length: int) -> Subject:
             return eqx.tree_at(where, found, jax.tree.map(lambda x: x[:, :length], where(found)), is_leaf=lambda x: x is None)
 
-        found = cut(lambda s: (s.time, s.order, s.segment, s.observed, s.mask, s.epoch), rows)
+        found = cut(lambda s: (s.time, s.order, s.segment, s.observed, s.mask, s.epoch, s.censoring), rows)
         return found if found.doses is None else cut(lambda s: s.doses, doses)
 
 
@@ -93,6 +96,8 @@ class Subjects:
     every_record: bool
     rule: Rule = "nocb"
     """How covariates run between records."""
+    blq: Blq = "M3"
+    """What is made of observations below a limit."""
 
     @classmethod
     def of(cls, data: "pd.DataFrame | Subjects", model: Any) -> "Subjects":
@@ -101,7 +106,7 @@ class Subjects:
             return cls.from_frame(data, model)
         if data.needs == needs_of(model) and not data.every_record:
             return data
-        return cls.from_frame(data.frame, model, data.columns, covariates=data.rule)
+        return cls.from_frame(data.frame, model, data.columns, covariates=data.rule, blq=data.blq)
 
     @classmethod
     def from_frame(
@@ -111,42 +116,69 @@ class Subjects:
         columns: Mapping[str, str] | None = None,
         *,
         covariates: Rule = "nocb",
+        blq: Blq = "M3",
         every_record: bool = False,
     ) -> "Subjects":
         """Check `df` against `model` and lay it out.
 
         **Arguments:** `columns` maps your names to standard ones, `{"CONC": "DV"}`. `covariates` says how those that change
         in time run between records: "nocb", a record's value holds since the record before (next observation carried
-        backward, as in NONMEM); "locf", it holds until the next record; "linear" in between. `every_record`: lay out all
-        records as rows to predict, with no likelihood (DV is not needed).
+        backward, as in NONMEM); "locf", it holds until the next record; "linear" in between. `blq` says what becomes of
+        observations with CENS 1, below the limit in DV (and above LIMIT, if that is given), or CENS -1, above it: "M3", their
+        probability counts; "M1", they are left out; "M4", as M3, with all observations of that endpoint known to be above 0.
+        `every_record`: lay out all records as rows to predict, with no likelihood (DV is not needed).
 
         Raises DataError listing every error found; `nm.check(df, model)` gives them as a table.
         """
         if covariates not in get_args(Rule):
             raise DataError("covariates=: " + unknown("rule", str(covariates), get_args(Rule)))
+        if blq not in get_args(Blq):
+            raise DataError("blq=: " + unknown("rule", str(blq), get_args(Blq)))
         needs = needs_of(model)
         records = read_records(df, needs.columns, columns)
-        found = findings(records, needs, observations=not every_record)
+        found = findings(records, needs, blq, observations=not every_record)
         raise_errors(found)
-        laid_out = _lay_out(records, needs, every_record, covariates)
-        return cls(*laid_out, records, tuple(found), df.copy(), dict(columns or {}), needs, every_record, covariates)
+        laid_out = _lay_out(records, needs, every_record, covariates, blq)
+        return cls(*laid_out, records, tuple(found), df.copy(), dict(columns or {}), needs, every_record, covariates, blq)
 
     @property
     def observations(self) -> np.ndarray:
         """Number of observations by subject (N,)."""
         return sum(mask.sum(axis=1) for mask in self.subjects.mask.values())
 
+    @property
+    def conventions(self) -> dict[str, str]:
+        """How covariates and observations beyond a limit are read, where the data has such, in words."""
+        lines = {}
+        if self.subjects.varying or self.subjects.course is not None:
+            lines["covariates"] = _RULES[self.rule]
+        evid = event_types(self.records)
+        marked = int((observation_rows(self.records, evid) & is_censored(self.records)).sum())
+        if marked:
+            what = "left out" if self.blq == "M1" else "count by their probability"
+            lines["BLQ"] = f"{self.blq}: {marked} observations with CENS {what}"
+        return lines
+
     def __len__(self) -> int:
         return len(self.ids)
 
 
-def _lay_out(records: Records, needs: Needs, every_record: bool, rule: Rule) -> tuple[Subject, np.ndarray, np.ndarray]:
+_RULES = {
+    "nocb": "next observation carried backward",
+    "locf": "last observation carried forward",
+    "linear": "linear between records",
+}
+
+
+def _lay_out(records: Records, needs: Needs, every_record: bool, rule: Rule, blq: Blq) -> tuple[Subject, np.ndarray, np.ndarray]:
     """The padded arrays, the subjects' labels, and the position of every row in the user's frame."""
     frame = records.frame
     evid = event_types(records)
     codes, ids = pd.factorize(frame["ID"])
     size = len(ids)
     counted = np.ones(len(frame), bool) if every_record else observation_rows(records, evid)
+    if blq == "M1":
+        counted &= ~is_censored(records)
     first = np.searchsorted(codes, np.arange(size))
     order = np.arange(len(frame)) - first[codes]
     time = frame["TIME"].to_numpy(float)
@@ -178,6 +210,7 @@ def _lay_out(records: Records, needs: Needs, every_record: bool, rule: Rule) -> 
         resets=resets[0],
         reset_segment=resets[1],
         course=course(time, codes, varying) if linear else None,
+        censoring={} if every_record else censoring(records, index, masks, blq),
     )
     return subjects, np.asarray(ids), np.where(real, index, -1)
 

@@ -40,6 +40,11 @@ class AbstractDynamics(abc.ABC):
     def derivatives(self, t: Any, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
         """dA/dt by compartment between doses, from amounts and individual parameters by name."""
 
+    @property
+    def integrals(self) -> int:
+        """How many of the compartments, the last ones, only add up what they see of the others: they have no steady state."""
+        return 0
+
     def initial(self, p: Mapping[str, Any]) -> dict[str, Any]:
         """Amounts at the first record and after a reset, by compartment; 0 where none is given."""
         return {}

@@ -5,7 +5,7 @@ A method says, for one subject at given theta, which function of z its inner pro
 
     dF/du = F_u - F_z  (g_z)^-1  g_u
 
-F_u, F_z, g_u, g_z come from one forward pass over (u, z) at the mode; nothing differentiates through the inner search.
+Nothing differentiates through the inner search.
 """
 
 import abc
@@ -18,12 +18,15 @@ from jaxtyping import Array, Float
 
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites
-from nlmefit.estimate.empirical_bayes import find_costly_mode, find_mode
+from nlmefit.estimate.empirical_bayes import Mode, find_costly_mode, find_mode
 from nlmefit.estimate.factor import factorize, solve
 from nlmefit.estimate.marginal_likelihood import AbstractMarginalLikelihood
 from nlmefit.estimate.objective import Contributions
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.typing import Scalar, Theta
+
+SitesAt = Callable[[Array], Sites]
+"""The sites of a subject as a function of u, with polynomials around its mode where the model is costly."""
 
 
 class AbstractAtMode(AbstractMarginalLikelihood):
@@ -32,7 +35,7 @@ class AbstractAtMode(AbstractMarginalLikelihood):
     @property
     @abc.abstractmethod
     def order(self) -> int:
-        """How often the contribution and its gradient differentiate the model."""
+        """The order of the polynomials that search and contribution work with where the model is costly."""
 
     @property
     def at_origin(self) -> bool:
@@ -44,9 +47,8 @@ class AbstractAtMode(AbstractMarginalLikelihood):
         """What the inner problem minimizes: -log p(y, z | theta), or the method's version of it."""
 
     @abc.abstractmethod
-    def contribution(self, sites: Sites, z: Float[Array, "q"]) -> tuple[Scalar, Float[Array, "q"]]:
-        """-2 log p(y | theta) as the method approximates it, n log(2 pi) included, at the mode z; and the gradient of `inner`
-        there, from the same evaluation of the model (their common derivatives are what the outer gradient needs)."""
+    def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array]:
+        """-2 log p(y | theta) as the method approximates it, n log(2 pi) included; and its gradient in u."""
 
     def subject_contribution(
         self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
@@ -64,7 +66,7 @@ class AbstractAtMode(AbstractMarginalLikelihood):
         if model.costly and start.shape[0] > 0:
             mode, local = find_costly_mode(
                 lambda z, order: sites.near(z, order).local,
-                lambda local, z: self.inner(sites_at(u, local, center), z),
+                lambda local, z: self.inner(sites.by(local), z),
                 start,
                 self.order if self.has_modes else 1,
             )
@@ -72,23 +74,22 @@ class AbstractAtMode(AbstractMarginalLikelihood):
             if model.costly:
                 local = sites.near(start, self.order).local
             mode = find_mode(lambda z: self.inner(sites, z), start)
-        at = mode.z if self.has_modes else jnp.zeros_like(start)
-        value, gradient = _implicit_gradient(lambda u: sites_at(u, local, center), self, u, at)
+        value, gradient = self.contribution(lambda u: sites_at(u, local, center), u, mode)
         return Contributions(
             value, gradient, mode.z, mode.value, mode.hessian, mode.converged, mode.iterations, mode.failures, jnp.zeros(0)
         )
 
 
-def _implicit_gradient(sites_at: Callable[[Array], Sites], method: AbstractAtMode, u: Array, z: Array) -> tuple[Array, Array]:
+def implicitly(
+    approximation: Callable[[Sites, Array], tuple[Array, Array]], sites_at: SitesAt, u: Array, z: Float[Array, "q"]
+) -> tuple[Scalar, Array]:
+    """F and dF/du from a function that gives F and g at (u, z), which have their evaluation of the model in common."""
     p = u.shape[0]
 
     def both(w: Array) -> tuple[tuple[Array, Array], Array]:
-        value, slope = method.contribution(sites_at(w[:p]), w[p:])
+        value, slope = approximation(sites_at(w[:p]), w[p:])
         return (value, slope), value
 
-    if not method.has_modes or z.shape[0] == 0:
-        change, value = jax.jacfwd(lambda u: 2 * (method.contribution(sites_at(u), z)[0],), has_aux=True)(u)
-        return value, change
     (change, curvature), value = jax.jacfwd(both, has_aux=True)(jnp.concatenate([u, z]))
     return value, change[:p] - change[p:] @ solve(factorize(curvature[:, p:]), curvature[:, :p])
 

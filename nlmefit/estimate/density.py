@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from numpyro.distributions import Distribution, ExpandedDistribution, Normal
 
+from nlmefit.censored import CensoredNormal
 from nlmefit.errors import MethodError
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.program import Site, log_likelihood, log_prior, observed_sites
@@ -17,7 +19,7 @@ class Sites:
     """The observed sites of one subject as a function of z, at fixed theta.
 
     Where the model is costly, `local` is the subject with polynomials in its place (see `AbstractLatentModel.near`), good around
-    one z; `exact` computes the model itself, and `origin` are the sites for z at and around 0.
+    one z; `origin` are the sites for z at and around 0.
     """
 
     def __init__(self, model: AbstractLatentModel, theta: Theta, root: Any, subject: Any, local: Any = None, center: Any = None):
@@ -28,17 +30,18 @@ class Sites:
     def __call__(self, z: Float[Array, "q"]) -> dict[str, Site]:
         return observed_sites(self.model, self.theta, self.root, z, self.local)
 
-    @property
-    def exact(self) -> "Sites":
-        return Sites(self.model, self.theta, self.root, self.subject, None, self.center)
+    def by(self, local: Any) -> "Sites":
+        """With these polynomials; with the model itself where `local` is None."""
+        return Sites(self.model, self.theta, self.root, self.subject, local, self.center)
 
     @property
     def origin(self) -> "Sites":
         return Sites(self.model, self.theta, self.root, self.subject, self.center, self.center)
 
     def near(self, z: Float[Array, "q"], order: int) -> "Sites":
-        local = self.model.near(self.theta, self.root @ z, self.subject, order)
-        return Sites(self.model, self.theta, self.root, self.subject, local, self.center)
+        """With polynomials around z, which are constants: derivatives go through their argument alone."""
+        theta, eta = jax.lax.stop_gradient((self.theta, self.root @ z))
+        return self.by(self.model.near(theta, eta, self.subject, order))
 
 
 def log_joint(sites: Sites, z: Float[Array, "q"]) -> Scalar:
@@ -74,6 +77,12 @@ def _unexpanded(distribution: Distribution) -> Distribution:
 def moments(sites: dict[str, Site], method: str) -> Moments:
     """Moments of all sites; MethodError where one is not normal."""
     for name, site in sites.items():
+        if isinstance(site.distribution, CensoredNormal):
+            raise MethodError(
+                f"{method} linearizes normal observations, and some of `{name}` are only known to lie beyond a limit (CENS). Use "
+                "nm.Laplace(), nm.SAEM() or another method that reads their probability, or leave them out: "
+                "nm.Subjects.from_frame(data, model, blq='M1')."
+            )
         if not is_gaussian(site.distribution):
             raise MethodError(
                 f"{method} linearizes normal observations; `{name}` is {type(site.distribution).__name__}. Use nm.Laplace() or "

@@ -188,3 +188,13 @@ def newton(problem: Problem, u: np.ndarray, score: Float[np.ndarray, "p"], curva
     result = np.array(u, float)
     result[place] += step
     return result
+
+
+def settled(visited: list[np.ndarray], window: int, independent: float, small: Any = 1e-6) -> bool:
+    """Whether the mean of the last `window` estimates differs from that of those before by less than two standard errors,
+    `independent` of the estimates in a window counting as such, or by less than what is `small`."""
+    if len(visited) < 2 * window:
+        return False
+    before, after = np.array(visited[-2 * window : -window]), np.array(visited[-window:])
+    error = np.sqrt((before.var(axis=0) + after.var(axis=0)) / independent)
+    return bool(np.all(np.abs(after.mean(axis=0) - before.mean(axis=0)) < np.maximum(2 * error, small)))

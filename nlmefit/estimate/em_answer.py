@@ -1,18 +1,21 @@
 """What an EM algorithm's estimates come with: log p(y), the posteriors, standard errors and status, by importance sampling.
 
 The weighted draws give log p(y_i | theta) with its Monte Carlo error, the gradient of log p(y | theta) by Fisher's identity,
-which says how far the estimates are from the maximum, and the information matrix by Louis' formula.
+which says how far the estimates are from the maximum, and the information matrix by Louis' formula: with both, Newton steps
+close the distance that an EM algorithm leaves.
 """
 
-import jax
+from typing import NamedTuple
+
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from nlmefit.estimate import em
 from nlmefit.estimate.draws import generator
-from nlmefit.estimate.importance import DEGREES, Proposal, Weights, sample
+from nlmefit.estimate.importance import DEGREES, Proposal, Weights, sample_around
 from nlmefit.estimate.method import Found
 from nlmefit.estimate.modes import modes
+from nlmefit.estimate.objective import Contributions
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.psis import BELIEVABLE
 from nlmefit.estimate.spectrum import smallest
@@ -20,11 +23,71 @@ from nlmefit.estimate.standard_errors import Covariance, covariance
 from nlmefit.estimate.start import check_start
 from nlmefit.estimate.status import Status, at_bounds, lost
 
-LOUIS = 200
-"""Draws per subject for gradient and information."""
+CLOSING = 4
+"""Newton steps at the end, at most."""
+LARGE = 0.5
+"""A closing step of a coordinate never exceeds this."""
 WORTHWHILE = 0.1
 """A predicted fall of -2 log L by one more Newton step, beyond what Monte Carlo error explains, that would still matter."""
 EVALUATED = Status("evaluated", ("at the given values, nothing estimated.",))
+
+
+class _View(NamedTuple):
+    """What weighted draws say at some u."""
+
+    u: np.ndarray
+    found: Contributions
+    weights: Weights
+    means: em.Expected
+
+    @classmethod
+    def at(cls, problem: Problem, u: np.ndarray, draws: int, key: Array) -> "_View":
+        found = modes(problem, u)
+        check_start(problem, ~np.isfinite(found.value))
+        weights = sample_around(problem, u, Proposal.at_modes(found.z, found.hessian, DEGREES), generator(key), draws)
+        posterior = weights.posterior
+        return cls(u, found, weights, em.expected(problem, u, posterior.points, posterior.weights))
+
+    @property
+    def log_likelihood(self) -> float:
+        return float(self.weights.log_likelihood.sum())
+
+    def newton_step(self) -> Float[np.ndarray, " p"]:
+        """Towards the maximum of the likelihood, no coordinate further than LARGE; 0 where the information is not positive
+        definite."""
+        information, score = self.means.information.sum(axis=0), self.means.score.sum(axis=0)
+        if len(score) == 0 or smallest(information) <= 0:
+            return np.zeros_like(score)
+        step = np.linalg.solve(information, score)
+        return np.asarray(step * min(1.0, LARGE / max(np.max(np.abs(step)), 1e-300)))
+
+    def gain(self) -> tuple[float, float]:
+        """The fall of -2 log L that a Newton step predicts, and what the gradient's Monte Carlo error makes of it on average."""
+        information, score = self.means.information.sum(axis=0), self.means.score.sum(axis=0)
+        if len(score) == 0:
+            return 0.0, 0.0
+        if smallest(information) <= 0:
+            return np.nan, np.nan
+        spread = self.means.crossed - self.means.score[:, :, None] * self.means.score[:, None, :]
+        noise = np.sum(spread / self.weights.ess[:, None, None], axis=0)
+        inverse = np.linalg.inv(information)
+        return float(score @ inverse @ score), float(np.trace(inverse @ noise))
+
+
+def _closed(problem: Problem, view: _View, draws: int, key: Array) -> _View:
+    """After Newton steps, halved until the likelihood by the same random numbers does not fall, as long as they promise more
+    than Monte Carlo error does."""
+    for _ in range(CLOSING):
+        gain, noise = view.gain()
+        if not gain > noise:
+            break
+        step = view.newton_step()
+        trials = (_View.at(problem, view.u + shrink * step, draws, key) for shrink in (1.0, 0.5, 0.25))
+        better = next((trial for trial in trials if trial.log_likelihood >= view.log_likelihood), None)
+        if better is None:
+            break
+        view = better
+    return view
 
 
 def answer(
@@ -36,28 +99,28 @@ def answer(
     stopped: str = "",
     settled: bool = True,
     evaluated: bool = False,
+    closing: bool = False,
 ) -> Found:
-    """The answer at u. `settled` says whether the iterations had stopped drifting; `evaluated`, that there were none."""
-    found = modes(problem, u)
-    check_start(problem, ~np.isfinite(found.value))
-    sampling, resampling = jax.random.split(key)
-    weights = sample(problem, u, Proposal.at_modes(found.z, found.hessian, DEGREES), generator(sampling), draws)
-    points = weights.posterior.draws(resampling, LOUIS)
-    means = em.expected(problem, u, points, np.full(points.shape[:2], 1 / LOUIS))
-    final = problem.final(u, weights.posterior.mean)
+    """The answer at u, or after `closing` Newton steps from there. `settled` says whether the iterations had stopped drifting;
+    `evaluated`, that there were none."""
+    view = _View.at(problem, np.asarray(u), draws, key)
+    if closing and not stopped:
+        view = _closed(problem, view, draws, key)
+    weights, means = view.weights, view.means
+    final = problem.final(view.u, weights.posterior.mean)
     uncertainty = None
-    if kind != "none" and len(u):
+    if kind != "none" and len(view.u):
         information, scores = means.information.sum(axis=0), -2 * means.score
         uncertainty = covariance(kind, 2 * information, scores, final.slope, problem.coordinates.names)
     return Found(
-        u=np.asarray(u),
+        u=view.u,
         z=weights.posterior.mean,
         posterior=weights.posterior,
         value=-2.0 * weights.log_likelihood,
         error=2.0 * weights.mc_se,
-        status=EVALUATED if evaluated else _status(problem, final.theta, means, found.converged, stopped, settled),
+        status=EVALUATED if evaluated else _status(problem, final.theta, view, stopped, settled),
         kind="estimate",
-        converged=found.converged,
+        converged=view.found.converged,
         uncertainty=uncertainty,
         notes={"log p(y)": _how(problem, weights), "etas": "posterior means"},
     )
@@ -72,18 +135,11 @@ def _how(problem: Problem, weights: Weights) -> str:
     return f"{said}; its error is larger than it looks for {len(doubtful)} subject(s), k-hat above {BELIEVABLE}: {shown}"
 
 
-def _status(
-    problem: Problem,
-    theta: dict[str, np.ndarray],
-    means: em.Expected,
-    converged: np.ndarray,
-    stopped: str,
-    settled: bool,
-) -> Status:
-    doubts = []
+def _status(problem: Problem, theta: dict[str, np.ndarray], view: _View, stopped: str, settled: bool) -> Status:
+    doubts, converged = [], view.found.converged
     if not np.all(converged):
         doubts.append(lost(problem.labels(~converged)))
-    gain, noise = _gain(means)
+    gain, noise = view.gain()
     if not settled:
         doubts.append("The estimates were still drifting when the first phase ended: raise burn_in.")
     if np.isnan(gain):
@@ -96,15 +152,3 @@ def _status(
     if doubts:
         return Status("uncertain", tuple(doubts))
     return Status("converged", (f"one more Newton step would gain {gain:.1e}, of which Monte Carlo error explains {noise:.1e}.",))
-
-
-def _gain(means: em.Expected) -> tuple[float, float]:
-    """The fall of -2 log L that a Newton step predicts, and what the Monte Carlo error of the gradient makes of it on average."""
-    information, score = means.information.sum(axis=0), means.score.sum(axis=0)
-    if len(score) == 0:
-        return 0.0, 0.0
-    if smallest(information) <= 0:
-        return np.nan, np.nan
-    noise = np.sum(means.crossed - means.score[:, :, None] * means.score[:, None, :], axis=0) / LOUIS
-    inverse = np.linalg.inv(information)
-    return float(score @ inverse @ score), float(np.trace(inverse @ noise))

@@ -112,12 +112,16 @@ class Amortized(AbstractPosterior):
     def draws(self, key: Array, count: int) -> Float[np.ndarray, "count N q"]:
         return Gaussian(self.mean, self.spread).draws(key, count)
 
+    def reads(self, problem: Problem) -> bool:
+        """Whether the encoder can answer for a problem's subjects."""
+        return problem.q == self.mean.shape[1] and tuple(problem.subjects.observed) == self.reader.sites
+
     def of(self, problem: Problem) -> Encoded:
         """The encoder's answer for the subjects of a problem, made of the fit's model and any data.
 
         Raises MethodError where they have another number of random effects (more occasions, say) or other observations.
         """
-        if problem.q != self.mean.shape[1] or tuple(problem.subjects.observed) != self.reader.sites:
+        if not self.reads(problem):
             raise MethodError(
                 f"the encoder gives {self.mean.shape[1]} random effects from {', '.join(self.reader.sites)}; these data have "
                 f"{problem.q}, from {', '.join(problem.subjects.observed)}. Fit the model to data laid out like these."

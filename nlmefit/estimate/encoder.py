@@ -258,3 +258,22 @@ class SetNetwork(eqx.Module):
         mean = jnp.sum(jnp.where(real, read, 0.0), axis=0) / jnp.maximum(real.sum(), 1)
         largest = jnp.max(jnp.where(real, read, -jnp.inf), axis=0)
         return jnp.concatenate([mean, jnp.where(jnp.any(real), largest, 0.0)])
+
+    def content(self) -> dict[str, Any]:
+        """The weights and what they are weights of, as arrays and numbers."""
+        element = 0 if self.element is None else int(self.element.layers[0].weight.shape[1])
+        sizes = {"q": self.q, "width": self.head.width_size, "depth": self.head.depth, "element": element}
+        weights = [np.asarray(w) for w in jax.tree.leaves(eqx.filter(self, eqx.is_array))]
+        return {**sizes, "whole": self.line.weight.shape[1] - 2 * self.head.width_size * (element > 0), "weights": weights}
+
+    @classmethod
+    def restored(cls, q: int, width: int, depth: int, element: int, whole: int, weights: list[np.ndarray]) -> "SetNetwork":
+        """The network of that content. Raises ValueError where the weights are not those of such a network."""
+        shapes: list[Any] = [jax.ShapeDtypeStruct(shape, float) for shape in ((1, element), (1,), (1,), (whole,))]
+        empty = SetEncoder(width, depth).build(Record(*shapes), q, jax.random.key(0))
+        own, rest = eqx.partition(empty, eqx.is_array)
+        leaves, tree = jax.tree.flatten(own)
+        if [x.shape for x in leaves] != [x.shape for x in weights]:
+            raise ValueError("weights of other shapes than the network's")
+        found: SetNetwork = eqx.combine(jax.tree.unflatten(tree, map(jnp.asarray, weights)), rest)
+        return found

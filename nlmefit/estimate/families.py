@@ -5,7 +5,7 @@ phi = 0 is the frame (center z0, scale S0) that a family starts from; log|det dT
 
 import abc
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import ClassVar, NamedTuple, final
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -30,6 +30,9 @@ class AbstractFamily(abc.ABC):
     @abc.abstractmethod
     def name(self) -> str:
         """As users read it."""
+
+    draws: ClassVar[int] = 64
+    """Points that a bound of this family needs: enough for phi not to be fitted to them in place of the posterior."""
 
     @abc.abstractmethod
     def size(self, q: int) -> int:
@@ -104,6 +107,7 @@ class TriangularFlow(AbstractFamily):
     concave. Raises MethodError unless units is a whole number from 1 up.
     """
 
+    draws: ClassVar[int] = 1000
     units: int = 3
 
     def __post_init__(self) -> None:

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.estimate import foce
-from nlmefit.estimate.at_mode import AbstractAtMode
+from nlmefit.estimate.at_mode import AbstractAtMode, SitesAt
 from nlmefit.estimate.density import Moments, Sites, gaussian_log_likelihood, moments
+from nlmefit.estimate.empirical_bayes import Mode
 from nlmefit.estimate.factor import factorize, log_determinant, solve
 from nlmefit.estimate.marginal_likelihood import check_covariance
 from nlmefit.estimate.standard_errors import Covariance
@@ -53,15 +54,28 @@ class FO(AbstractAtMode):
     def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
         return foce.inner(sites, z, False, "FO")
 
-    def contribution(self, sites: Sites, z: Float[Array, "q"]) -> tuple[Scalar, Float[Array, "q"]]:
-        def mean(z: Array) -> tuple[Array, Moments]:
-            m = moments(sites.origin(z), "FO")
-            return m.mean, m
+    def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array]:
+        origin = jnp.zeros_like(mode.z)
 
-        slope, m = jax.jacfwd(mean, has_aux=True)(jnp.zeros_like(z))
-        slope = jnp.where(m.mask[:, None], slope, 0.0)
-        weight = jnp.where(m.mask, 1.0 / m.variance, 0.0)
-        factor = factorize(jnp.eye(z.shape[0]) + slope.T @ (weight[:, None] * slope))
-        right = slope.T @ (weight * (m.value - m.mean))
-        explained = right @ solve(factor, right)
-        return -2.0 * gaussian_log_likelihood(m) - explained + log_determinant(factor), -right
+        def both(u: Array) -> tuple[Scalar, Scalar]:
+            value = _linearized(sites_at(u), origin)
+            return value, value
+
+        gradient, value = jax.jacfwd(both, has_aux=True)(u)
+        return value, gradient
+
+
+def _linearized(sites: Sites, origin: Float[Array, "q"]) -> Scalar:
+    """-2 log L_i."""
+
+    def mean(z: Array) -> tuple[Array, Moments]:
+        m = moments(sites.origin(z), "FO")
+        return m.mean, m
+
+    slope, m = jax.jacfwd(mean, has_aux=True)(origin)
+    slope = jnp.where(m.mask[:, None], slope, 0.0)
+    weight = jnp.where(m.mask, 1.0 / m.variance, 0.0)
+    factor = factorize(jnp.eye(origin.shape[0]) + slope.T @ (weight[:, None] * slope))
+    right = slope.T @ (weight * (m.value - m.mean))
+    explained = right @ solve(factor, right)
+    return -2.0 * gaussian_log_likelihood(m) - explained + log_determinant(factor)

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nlmefit.estimate.at_mode import AbstractAtMode, two_log_integral
+from nlmefit.estimate.at_mode import AbstractAtMode, SitesAt, implicitly, two_log_integral
 from nlmefit.estimate.density import Moments, Sites, gaussian_log_likelihood, moments
+from nlmefit.estimate.empirical_bayes import Mode
 from nlmefit.estimate.factor import factorize, log_determinant
 from nlmefit.estimate.marginal_likelihood import check_covariance
 from nlmefit.estimate.standard_errors import Covariance
@@ -55,7 +56,12 @@ class FOCE(AbstractAtMode):
     def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
         return inner(sites, z, self.interaction, "FOCE")
 
-    def contribution(self, sites: Sites, z: Float[Array, "q"]) -> tuple[Scalar, Float[Array, "q"]]:
+    def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array]:
+        return implicitly(self._linearized, sites_at, u, mode.z)
+
+    def _linearized(self, sites: Sites, z: Float[Array, "q"]) -> tuple[Scalar, Float[Array, "q"]]:
+        """-2 log L_i, and the gradient of `inner`, from one Jacobian."""
+
         def spread(z: Array) -> tuple[tuple[Array, Array], Moments]:
             m = frozen(sites, z, self.interaction, "FOCE")
             return (m.mean, m.variance), m

@@ -1,7 +1,9 @@
 """Importance sampling of p(y_i | theta) = E_q[p(y_i, z) / q(z)], subject by subject.
 
 Proposals are multivariate t (or normal) around a center with a scale, as a rule the mode of p(z | y_i, theta) and the inverse
-root of its Hessian.
+root of its Hessian. A share of the points comes from the prior: p(y_i, z)/q(z) is then bounded by p(y_i | z)/share however far
+p(z | y_i, theta) is from normal (a defensive mixture; Hesterberg 1995). Where the weights' tail says that this is not enough (a
+second mode, a kink as of a lag time that meets an observation), a t with the mean and covariance of the weighted points joins in.
 """
 
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites, log_joint
 from nlmefit.estimate.posterior import Weighted
 from nlmefit.estimate.problem import Problem, Structure
-from nlmefit.estimate.psis import khat
+from nlmefit.estimate.psis import BELIEVABLE, khat
 from nlmefit.typing import Theta
 
 BLOCK = 250
@@ -28,6 +30,12 @@ BLOCK = 250
 
 DEGREES = 8.0
 """Of freedom of the t proposals: tails heavy enough for posteriors that are not normal."""
+
+
+DEFENSIVE = 0.1
+"""Share of the points that comes from the prior."""
+ADAPTATIONS = 4
+"""Most times that points are drawn anew."""
 
 
 class Proposal(NamedTuple):
@@ -55,6 +63,27 @@ class Proposal(NamedTuple):
         x = x if np.isinf(self.df) else draws.student(rng, x, self.df)
         volume = np.linalg.slogdet(self.scale)[1] if q else np.zeros(size)
         return Drawn(self.center + np.einsum("nij,knj->kni", self.scale, x), draws.log_density(x, self.df) - volume)
+
+    def log_density(self, points: Float[np.ndarray, "K N q"]) -> Float[np.ndarray, "K N"]:
+        """log q at any points."""
+        x = np.linalg.solve(self.scale, (points - self.center)[..., None])[..., 0]
+        volume = np.linalg.slogdet(self.scale)[1] if self.center.shape[1] else np.zeros(len(self.center))
+        return draws.log_density(x, self.df) - volume
+
+
+class Mixture(NamedTuple):
+    """Several proposals, each drawn from in proportion to its share."""
+
+    parts: tuple[Proposal, ...]
+    shares: tuple[float, ...]
+
+    def draw(self, rng: np.random.Generator, count: int, sequence: draws.Sequence = "random") -> "Drawn":
+        """`count` draws by subject, with the mixture's log density at each."""
+        ends = np.round(np.cumsum([0.0, *self.shares]) * count).astype(int)
+        sizes = [int(k) for k in np.diff(ends)]
+        points = np.concatenate([p.draw(rng, k, sequence).points for p, k in zip(self.parts, sizes, strict=True) if k])
+        terms = [np.log(k / count) + p.log_density(points) for p, k in zip(self.parts, sizes, strict=True) if k]
+        return Drawn(points, np.logaddexp.reduce(terms, axis=0))
 
 
 class Drawn(NamedTuple):
@@ -99,11 +128,41 @@ class Weights:
 
 
 def sample(
-    problem: Problem, u: np.ndarray, proposal: Proposal, rng: np.random.Generator, count: int, sequence: draws.Sequence = "random"
+    problem: Problem,
+    u: np.ndarray,
+    proposal: Proposal | Mixture,
+    rng: np.random.Generator,
+    count: int,
+    sequence: draws.Sequence = "random",
 ) -> Weights:
     """`count` weighted points of every subject at u. A point at which the density is no number has weight 0."""
     drawn = proposal.draw(rng, count, sequence)
     return Weights(drawn.points, joint_in_blocks(problem, u, drawn.points) - drawn.log_density)
+
+
+def sample_around(problem: Problem, u: np.ndarray, near: Proposal, rng: np.random.Generator, count: int) -> Weights:
+    """`count` weighted points from `near` and the prior, adapted where the weights are not to be believed."""
+    weights = sample(problem, u, defended(near), rng, count)
+    for _ in range(ADAPTATIONS):
+        if not np.any(weights.khat > BELIEVABLE):
+            break
+        weights = sample(problem, u, defended(near, _moments_of(weights, near)), rng, count)
+    return weights
+
+
+def defended(*near: Proposal) -> Mixture:
+    """Proposals in equal shares, and the prior."""
+    q, center = near[0].center.shape[1], near[0].center
+    prior = Proposal(np.zeros_like(center), np.broadcast_to(np.eye(q), (len(center), q, q)), np.inf)
+    return Mixture((*near, prior), (*[(1 - DEFENSIVE) / len(near)] * len(near), DEFENSIVE))
+
+
+def _moments_of(weights: Weights, near: Proposal) -> Proposal:
+    """A t with the weighted points' mean and covariance; few effective points leave the latter near that of `near`."""
+    found = weights.posterior
+    spread = near.scale @ np.swapaxes(near.scale, 1, 2)
+    doubt = near.center.shape[1] / weights.ess[:, None, None]
+    return Proposal(found.mean, np.linalg.cholesky(found.covariance + doubt * spread), near.df)
 
 
 def joint_in_blocks(problem: Problem, u: np.ndarray, points: Float[np.ndarray, "K N q"]) -> Float[np.ndarray, "K N"]:

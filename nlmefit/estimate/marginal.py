@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 
 from nlmefit.errors import MethodError
 from nlmefit.estimate import draws
-from nlmefit.estimate.importance import DEGREES, Proposal, Weights, joint_in_blocks, sample
+from nlmefit.estimate.importance import DEGREES, Proposal, Weights, joint_in_blocks, sample_around
 from nlmefit.estimate.method import Kind, Reporter
 from nlmefit.estimate.modes import modes
 from nlmefit.estimate.options import check_count
@@ -24,7 +24,9 @@ MOST_DRAWS = 64_000
 @final
 @dataclass(frozen=True)
 class ImportanceSampling:
-    """log p(y_i | theta) by importance sampling from a multivariate t around each subject's mode.
+    """log p(y_i | theta) by importance sampling from a multivariate t around each subject's mode and, for a tenth of the draws,
+    from the prior. Where k-hat says that the weights are not to be believed, all are drawn anew, up to four times, from a mixture
+    that has a t with the mean and covariance of the weighted draws in it too.
 
     `draws` of each subject; with `error`, four times as many for as long as the Monte Carlo error of the total is larger than
     that (to 64000 at most). `df` degrees of freedom (numpy.inf: normal). Raises MethodError for other values.
@@ -84,7 +86,7 @@ def marginal(problem: Problem, u: np.ndarray, referee: Referee, key: Array, prog
     rng, count = draws.generator(key), referee.draws
     while True:
         progress.stage(f"{count} draws")
-        weights = sample(problem, u, proposal, rng, count)
+        weights = sample_around(problem, u, proposal, rng, count)
         enough = referee.error is None or _total(weights.mc_se) <= referee.error
         if enough or count >= MOST_DRAWS:
             return _sampled(problem, weights, referee, bool(enough))

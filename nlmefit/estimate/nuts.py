@@ -33,6 +33,11 @@ from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Uncertainty
 from nlmefit.estimate.start import check_start, check_support
 
+FIRST_STEP = 0.1
+"""Step size that the warmup begins with: small enough for a metric that is not known yet."""
+WARMUP_DEPTH = 6
+"""`max_tree_depth` in the warmup, whose first step sizes would make for long ways."""
+
 
 @final
 @dataclass(frozen=True)
@@ -78,7 +83,8 @@ class NUTS(AbstractMethod):
 
     Priors are those declared in the model (`prior=`), weakly informative ones for the rest. Estimates are the posterior means of
     the unconstrained coordinates (of a positive parameter: the geometric mean), standard errors the draws' standard deviations
-    on the natural scale. The log-likelihood is Laplace's approximation at the estimates. `fit.found.posterior` has all draws.
+    on the natural scale, 95 % intervals their quantiles. The log-likelihood is Laplace's approximation at the estimates.
+    `fit.found.posterior` has all draws.
 
     **Arguments:** `target_accept` the acceptance that step sizes are tuned for (higher: smaller steps, fewer divergences);
     `max_tree_depth` at most 2^depth - 1 steps an iteration; `centred` whether chains move in eta around its mode (better where
@@ -120,7 +126,8 @@ class NUTS(AbstractMethod):
         first = modes(problem, problem.coordinates.start())
         check_start(problem, ~np.isfinite(first.value))
         coordinates = ChainCoordinates(problem, self.centred, first.z)
-        options = {"target_accept_prob": float(self.target_accept), "max_tree_depth": self.max_tree_depth}
+        depth = (min(WARMUP_DEPTH, self.max_tree_depth), self.max_tree_depth)
+        options = {"target_accept_prob": float(self.target_accept), "max_tree_depth": depth, "step_size": FIRST_STEP}
         chains = Chains(coordinates, self.chains, self.warmup, options, key)
         ready = time.perf_counter()
         record, stopped = chains.run(self.draws, progress)

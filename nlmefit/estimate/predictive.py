@@ -39,7 +39,8 @@ def one_step_ahead(
         raise MethodError(f"the method must be nm.SequentialImportance(draws=...) or nm.Laplace(), got {method!r}.")
     drawing, randomising = jax.random.split(key)
     found = _long(by_importance(problem, u, method.draws, order, scored, draws.generator(drawing), line), order)
-    part = draws.generator(randomising).uniform(size=len(order.place)) * _discrete(problem, u, order.sites)[order.site]
+    interval = _discrete(problem, u, order.sites)[order.site] | _censored(problem, order)
+    part = draws.generator(randomising).uniform(size=len(order.place)) * interval
     return found | {"pit": np.clip(found["pit"] - part * np.exp(found["log_predictive"]), 0.0, 1.0)}
 
 
@@ -57,6 +58,15 @@ def _discrete(problem: Problem, u: np.ndarray, sites: tuple[str, ...]) -> Bool[n
 
     jax.eval_shape(look, np.asarray(u), jax.tree.map(lambda x: x[0], problem.subjects))
     return np.array([found[name] for name in sites])
+
+
+def _censored(problem: Problem, order: Order) -> Bool[np.ndarray, " M"]:
+    """Which observations are known by an interval only, whose P(Y <= y) is that of its upper end."""
+    found = np.zeros(len(order.place), bool)
+    for name, marked in getattr(problem.subjects, "censoring", {}).items():
+        here = order.site == order.sites.index(name)
+        found[here] = np.asarray(marked.flag)[order.subject[here], order.row[here]] != 0
+    return found
 
 
 def _by_laplace(problem: Problem, u: np.ndarray, order: Order, first: int, line: Reporter) -> Steps:

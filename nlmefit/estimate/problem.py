@@ -142,5 +142,10 @@ class Problem:
 
     def gaussian_observations(self) -> Float[np.ndarray, "N"]:
         """Number of normal observations by subject: those whose log(2 pi) NONMEM leaves out."""
-        masks = [self.subjects.mask[name] for name, (_, gaussian) in self.families.items() if gaussian]
-        return np.sum([np.asarray(mask).sum(axis=1) for mask in masks], axis=0) if masks else np.zeros(self.size)
+        masks = [self._uncensored(n) for n, (kind, gaussian) in self.families.items() if gaussian or kind == "CensoredNormal"]
+        return np.sum([mask.sum(axis=1) for mask in masks], axis=0) if masks else np.zeros(self.size)
+
+    def _uncensored(self, name: str) -> Bool[np.ndarray, "N n"]:
+        mask = np.asarray(self.subjects.mask[name], bool)
+        marked = getattr(self.subjects, "censoring", {}).get(name)
+        return mask if marked is None else mask & (np.asarray(marked.flag) == 0)

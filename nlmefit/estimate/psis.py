@@ -32,7 +32,8 @@ def _tail_index(x: Float[np.ndarray, "n"]) -> float:
     b = (1 - np.sqrt(count / (np.arange(1, count + 1) - 0.5))) / (3 * quartile) + 1 / positive[-1]
     k = np.mean(np.log1p(-b[:, None] * positive), axis=1)
     profile = n * (np.log(-b / k) - k - 1)
-    weights = 1 / np.exp(profile - profile[:, None]).sum(axis=1)
+    with np.errstate(over="ignore"):  # a weight of 0
+        weights = 1 / np.exp(profile - profile[:, None]).sum(axis=1)
     weights = np.where(weights < 10 * np.finfo(float).eps, 0.0, weights)
     best = np.sum(b * weights) / weights.sum()
     k_best = np.mean(np.log1p(-best * positive))

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError
-from nlmefit.estimate.at_mode import AbstractAtMode
+from nlmefit.estimate.at_mode import AbstractAtMode, SitesAt, implicitly
 from nlmefit.estimate.density import Sites, log_joint
-from nlmefit.estimate.empirical_bayes import expand
+from nlmefit.estimate.empirical_bayes import Mode, expand
 from nlmefit.estimate.factor import factorize, log_determinant, solve_upper
 from nlmefit.estimate.marginal_likelihood import check_covariance
 from nlmefit.estimate.options import check_count
@@ -54,7 +54,11 @@ class Quadrature(AbstractAtMode):
     def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
         return -log_joint(sites, z)
 
-    def contribution(self, sites: Sites, z: Float[Array, "q"]) -> tuple[Scalar, Float[Array, "q"]]:
+    def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array]:
+        return implicitly(self._by_rule, sites_at, u, mode.z)
+
+    def _by_rule(self, sites: Sites, z: Float[Array, "q"]) -> tuple[Scalar, Float[Array, "q"]]:
+        """-2 log L_i, and the gradient of `inner`."""
         q = z.shape[0]
         points, log_weights = grid(self.nodes, q)
         _, gradient, hessian = expand(lambda z: -log_joint(sites, z), z)
@@ -64,7 +68,7 @@ class Quadrature(AbstractAtMode):
 
         def at(offset: Array) -> Scalar:
             node = z + offset
-            return log_joint(sites.exact.near(node, 1), node)
+            return log_joint(sites.near(node, 1), node)
 
         # All points of a large grid at once, with their tangents, would not fit in memory.
         joint = jax.vmap(at)(offsets) if len(points) <= BLOCK else jax.lax.map(at, offsets, batch_size=BLOCK)

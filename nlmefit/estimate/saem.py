@@ -5,7 +5,8 @@ At iteration k, draw z_i by Metropolis-Hastings from p(z | y_i, theta), and let 
     s_k = s_k-1 + gamma_k (S(phi_k) - s_k-1)
 
 Typical values, coefficients and Omega maximize the likelihood of these moments exactly; residual sds and parameters without
-random effect take Newton steps of the same gain. gamma_k = 1 until the estimates wander around a level, then 1/(k - K1).
+random effect take Newton steps of the same gain. gamma_k = 1 until the estimates wander around a level, then 1/(k - K1). What
+distance from the maximum of the likelihood is left then, Newton steps with Louis' information close (`em_answer.py`).
 """
 
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from nlmefit.estimate.start import check_support
 
 WINDOW = 50
 """Iterations whose mean is compared with that of as many before them, to see whether the estimates have settled."""
+INDEPENDENT = 2.0
+"""As many of those as good as independent: the chains move slowly, and the estimates with them."""
 NEARLY_SINGULAR = 4.0
 """Where the coordinate of a correlation (its inverse hyperbolic tangent, for two etas) is held: beyond 0.9993, draws of one eta
 hardly say anything of the other, and their noise would carry Omega away."""
@@ -104,13 +107,13 @@ class _Run:
                 for _ in range(WINDOW if done else self.method.burn_in):
                     self._iterate(1.0, cool=done == 0 and len(self.visited) < self.method.burn_in // 2)
                 done = len(self.visited)
-                settled = self._settled()
+                settled = em.settled(self.visited, WINDOW, INDEPENDENT)
             for k in range(1, self.method.smooth + 1):
                 self._iterate(1.0 / k, cool=False)
         except KeyboardInterrupt:
             stopped = "interrupted"
         self.progress.stage("log p(y) and standard errors")
-        found = answer(self.problem, self.u, self.method.draws, self.last, self.method.covariance, stopped, settled)
+        found = answer(self.problem, self.u, self.method.draws, self.last, self.method.covariance, stopped, settled, closing=True)
         names = self.problem.coordinates.names
         found.history = [{"iteration": k, **dict(zip(names, u, strict=True))} for k, u in enumerate(self.visited)]
         return found
@@ -154,10 +157,3 @@ class _Run:
         self.curvature += max(gain, 0.02) * (means.curvature.sum(axis=0) - self.curvature)
         step = em.newton(self.problem, self.u, means.score.sum(axis=0), self.curvature) - self.u
         return u + gain * step
-
-    def _settled(self) -> bool:
-        """Whether the mean of the last iterations differs from that of those before by less than it would by chance."""
-        recent = np.array(self.visited[-2 * WINDOW :])
-        before, after = recent[:WINDOW], recent[WINDOW:]
-        spread = np.sqrt(before.var(axis=0) + after.var(axis=0))
-        return bool(np.all(np.abs(after.mean(axis=0) - before.mean(axis=0)) < np.maximum(1.5 * spread, 1e-6)))

@@ -29,9 +29,10 @@ def maximize(problem: Problem, method: MarginalMethod, progress: Reporter, penal
         final.theta,
         failing=problem.labels(~found.converged),
         multimodal=problem.labels(elsewhere),
+        prior=penalty is not None,
     )
     answer = _answer(objective, search.point, status)
-    answer.uncertainty = _uncertainty(problem, search, method, final.slope)
+    answer.uncertainty = _uncertainty(problem, search, method, final.slope, penalty is not None)
     answer.history = search.history
     answer.seconds = {"prepare and compile": compiled - began, "fit": searched - compiled}
     return answer
@@ -139,7 +140,7 @@ def _passed_over(objective: Objective) -> dict[str, str]:
     return said
 
 
-def _uncertainty(problem: Problem, search: Search, method: MarginalMethod, slope: np.ndarray) -> Uncertainty | None:
+def _uncertainty(problem: Problem, search: Search, method: MarginalMethod, slope: np.ndarray, prior: bool) -> Uncertainty | None:
     if method.covariance == "none" or problem.coordinates.size == 0:
         return None
-    return covariance(method.covariance, search.hessian, search.point.by_subject, slope, problem.coordinates.names)
+    return covariance(method.covariance, search.hessian, search.point.by_subject, slope, problem.coordinates.names, prior)

@@ -37,17 +37,18 @@ def covariance(
     by_subject: Float[np.ndarray, "N p"],
     slope: Float[np.ndarray, "k p"],
     names: tuple[str, ...],
+    prior: bool = False,
 ) -> Uncertainty:
-    """The covariance of the reported scalars. `hessian` is d2F/du du' at the estimates, `slope` the Jacobian of the reported
-    scalars in u, `names` those of the coordinates."""
-    unconstrained, note, kind = _unconstrained(kind, hessian, by_subject, names)
+    """The covariance of the reported scalars. `hessian` is d2F/du du' at the estimates (with a `prior`'s part or without),
+    `slope` the Jacobian of the reported scalars in u, `names` those of the coordinates."""
+    unconstrained, note, kind = _unconstrained(kind, hessian, by_subject, names, prior)
     with np.errstate(invalid="ignore"):
         natural = slope @ unconstrained @ slope.T if np.all(np.isfinite(unconstrained)) else np.full((len(slope),) * 2, np.nan)
     return Uncertainty(kind, natural, unconstrained, _condition(unconstrained), note)
 
 
 def _unconstrained(
-    kind: Covariance, hessian: np.ndarray | None, by_subject: np.ndarray, names: tuple[str, ...]
+    kind: Covariance, hessian: np.ndarray | None, by_subject: np.ndarray, names: tuple[str, ...], prior: bool
 ) -> tuple[np.ndarray, str, Covariance]:
     """The covariance of the coordinates, a note where it is not what was asked for, and the kind that it is."""
     p = by_subject.shape[1]
@@ -71,9 +72,11 @@ def _unconstrained(
         if len(by_subject) <= p:
             note = f"S is singular ({len(by_subject)} subjects, {p} parameters): standard errors are from R^-1 instead."
             return inverse, note, "R"
-        note = f"S is singular ({_culprits(S, names)}): the data do not determine those parameters; no standard errors."
+        if prior:
+            return inverse, f"the data say nothing {culprits(S, names)}: standard errors are from R^-1, with the prior.", "R"
+        note = f"S is singular ({culprits(S, names)}): the data do not determine those parameters; no standard errors."
         return nothing, note, kind
-    blame = f"R is not positive definite ({_culprits(R, names)})"
+    blame = f"R is not positive definite ({culprits(R, names)})"
     if _positive(S):
         return np.linalg.inv(S), f"{blame}: standard errors are from S instead.", "S"
     return nothing, f"{blame} and S is singular: no standard errors.", kind
@@ -84,7 +87,7 @@ def _positive(matrix: np.ndarray) -> bool:
     return smallest(matrix) > 1e-10
 
 
-def _culprits(matrix: np.ndarray, names: tuple[str, ...]) -> str:
+def culprits(matrix: np.ndarray, names: tuple[str, ...]) -> str:
     """The coordinates that make up the direction of least curvature."""
     if not np.all(np.isfinite(matrix)):
         return "it is not finite"

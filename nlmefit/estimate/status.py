@@ -8,6 +8,7 @@ import numpy as np
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.optimize import Search
 from nlmefit.estimate.spectrum import smallest
+from nlmefit.estimate.standard_errors import culprits
 
 State = Literal["converged", "uncertain", "failed", "evaluated"]
 
@@ -38,9 +39,11 @@ def judge(
     theta: dict[str, np.ndarray],
     failing: tuple[object, ...],
     multimodal: tuple[object, ...],
+    prior: bool = False,
 ) -> Status:
-    """The status of a search, from evidence only: predicted gain, curvature, bounds, failing subjects."""
-    serious, doubts = [], []
+    """The status of a search, from evidence only: predicted gain, curvature, bounds, failing subjects. With a `prior` in the
+    objective, parameters that it alone determines are determined too; they are named."""
+    serious, doubts, remarks = [], [], []
     if search.stopped:
         serious.append(f"{search.stopped[0].upper()}{search.stopped[1:]}; these are the best values so far.")
     if failing:
@@ -48,7 +51,10 @@ def judge(
     if multimodal:
         doubts.append(f"{len(multimodal)} subject(s) have a better mode elsewhere: {_names(multimodal)}.")
     if not search.stopped:
-        if np.isnan(search.decrement) or not _determined(search):
+        silent = _silent_data(search, coordinates)
+        if silent and prior:
+            remarks.append(f"The data say nothing {silent}, only the prior does.")
+        if np.isnan(search.decrement) or not _curved(search) or (silent and not prior):
             doubts.append("The Hessian is not positive definite: a saddle, or parameters that the data do not determine.")
         elif search.decrement > WORTHWHILE:
             doubts.append(f"One more Newton step promises to lower the objective by {search.decrement:.2g}.")
@@ -58,16 +64,21 @@ def judge(
     if doubts:
         return Status("uncertain", tuple(doubts))
     norm = float(np.linalg.norm(search.point.gradient))
-    return Status("converged", (f"gradient norm {norm:.1e}, one more Newton step would gain {search.decrement:.1e}.",))
+    return Status("converged", (f"gradient norm {norm:.1e}, one more Newton step would gain {search.decrement:.1e}.", *remarks))
 
 
-def _determined(search: Search) -> bool:
-    """Whether R is positive definite beyond rounding and, with more subjects than parameters, S is not singular."""
-    gradients, R = search.point.by_subject, search.hessian
-    if gradients.shape[1] == 0 or R is None:
-        return True
+def _curved(search: Search) -> bool:
+    """Whether R is positive definite beyond rounding."""
+    return search.hessian is None or len(search.hessian) == 0 or smallest(search.hessian) > 1e-8
+
+
+def _silent_data(search: Search, coordinates: Coordinates) -> str:
+    """Along which coordinates no subject's likelihood changes: S singular though there are more subjects than parameters. Empty
+    for none."""
+    gradients = search.point.by_subject
     S = gradients.T @ gradients
-    return smallest(R) > 1e-8 and (gradients.shape[0] <= gradients.shape[1] or smallest(S) > 1e-10)
+    unknown = 0 < len(S) < len(gradients) and search.hessian is not None and smallest(S) <= 1e-10
+    return culprits(S, coordinates.names) if unknown else ""
 
 
 def collapsed(coordinates: Coordinates, u: np.ndarray) -> np.ndarray:

@@ -51,17 +51,17 @@ class VI(AbstractMarginalLikelihood):
     KL(q_i | posterior).
 
     **Arguments:** `family` of the q_i: `nm.FullRank()`, `nm.MeanField()` or `nm.TriangularFlow(units=3)`; `draws` points per
-    subject over which the bound is averaged in the search (the more of them the more numbers phi_i has: 64 for a normal, 256 for
-    a flow); `weighted=K` reports, at the optimum, the tighter bound of K importance-weighted draws (Burda, Grosse and
-    Salakhutdinov 2016); `alternating` begins with steps in all phi_i and in theta in turn, none of which lowers the bound, before
-    the joint search; `covariance` as for `FOCE`, from the bound. Raises MethodError for other values.
+    subject over which the bound is averaged in the search, None for the family's number (64 for a normal; 1000 for a flow, which
+    has more numbers phi_i to fit to them); `weighted=K` reports, at the optimum, the tighter bound of K importance-weighted draws
+    (Burda, Grosse and Salakhutdinov 2016); `alternating` begins with steps in all phi_i and in theta in turn, none of which
+    lowers the bound, before the joint search; `covariance` as for `FOCE`, from the bound. Raises MethodError for other values.
 
     What the search maximizes is a fit to its own points; the bound that is reported is averaged anew over 2000 independent draws
     per subject, with its Monte Carlo error (0 where q_i is the posterior itself).
     """
 
     family: AbstractFamily = DEFAULT
-    draws: int = 64
+    draws: int | None = None
     weighted: int = 1
     alternating: bool = False
     covariance: Covariance = "sandwich"
@@ -70,10 +70,15 @@ class VI(AbstractMarginalLikelihood):
         check_covariance(self.covariance)
         if not isinstance(self.family, AbstractFamily):
             raise MethodError(f"family must be nm.FullRank(), nm.MeanField() or nm.TriangularFlow(...), got {self.family!r}.")
-        if isinstance(self.draws, bool) or not isinstance(self.draws, int) or self.draws < 4 or self.draws % 2:
-            raise MethodError(f"draws must be an even whole number from 4 up, got {self.draws!r}.")
+        draws = self._draws
+        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 4 or draws % 2:
+            raise MethodError(f"draws must be an even whole number from 4 up, or None, got {self.draws!r}.")
         if isinstance(self.weighted, bool) or not isinstance(self.weighted, int) or not 1 <= self.weighted <= FRESH // 2:
             raise MethodError(f"weighted must be a whole number from 1 to {FRESH // 2}, got {self.weighted!r}.")
+
+    @property
+    def _draws(self) -> int:
+        return self.family.draws if self.draws is None else self.draws
 
     @property
     def name(self) -> str:
@@ -103,7 +108,7 @@ class VI(AbstractMarginalLikelihood):
     def _points_at(self, problem: Problem, u: np.ndarray) -> tuple[Float[np.ndarray, "K N q"], float]:
         """The points of every subject's optimal q_i at u, and the bound over them."""
         found = Objective(problem, self).contributions(u)
-        xi = np.repeat(matched(self.draws, problem.q)[:, None], problem.size, axis=1)
+        xi = np.repeat(matched(self._draws, problem.q)[:, None], problem.size, axis=1)
         return Variational.of(self.family, found).mapped(xi).points, -0.5 * float(found.value.sum())
 
     def evaluate(self, problem: Problem, key: Array) -> Found:
@@ -132,7 +137,7 @@ class VI(AbstractMarginalLikelihood):
         else:
             mode = posterior_mode(sites, start)
             frame = self.family.frame(mode.z, mode.hessian)
-            xi = jnp.asarray(matched(self.draws, q))
+            xi = jnp.asarray(matched(self._draws, q))
             best = _optimum(self.family, sites, frame, xi)
             points = _points(self.family, frame, best.z, xi)[0]
 

@@ -3,23 +3,21 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpyro.distributions import biject_to
 
 from nlmefit.backend import compiled
 from nlmefit.errors import MethodError, ModelError, NlmefitError
 from nlmefit.estimate import draws as standard
 from nlmefit.estimate.coordinates import Coordinates
-from nlmefit.estimate.importance import DEGREES, Proposal, sample
-from nlmefit.estimate.modes import modes
+from nlmefit.estimate.importance import sample
 from nlmefit.estimate.problem import Problem, Structure
-from nlmefit.estimate.spectrum import spectrum
 from nlmefit.fit import jax_key
+from nlmefit.joint_draws import Sample, approximated, of_chains, proposals_at
 from nlmefit.program import observed_sites
 from nlmefit.results import Fit
 from nlmefit.saved import VERSIONED, package_version
@@ -40,16 +38,6 @@ ROWS, COSTLY_ROWS = 1 << 18, 1 << 14
 CHAIN = ("chain", "draw")
 
 
-class Sample(NamedTuple):
-    """Draws of free coordinates and whitened random effects, and what they are draws of."""
-
-    u: Float[np.ndarray, "c d p"]
-    z: Float[np.ndarray, "c d N q"]
-    approximation: str
-    proposals: list[Proposal] | None = None
-    """The normal approximation of p(z | y_i, theta) at every draw of theta, where it was needed to make them."""
-
-
 def to_arviz(fit: Fit, draws: int | None = None, *, key: Any = 0, inner: int = 50) -> az.InferenceData:
     """A fit as `arviz.InferenceData`; see `Fit.to_arviz`, which states the arguments.
 
@@ -67,7 +55,7 @@ def to_arviz(fit: Fit, draws: int | None = None, *, key: Any = 0, inner: int = 5
     _check_count("draws", draws if draws is not None else DRAWS, 1)
     _check_count("inner", inner, 0)
     seed = jax_key(key)
-    drawn = _nuts(problem, fit, draws) or _approximated(problem, fit, DRAWS if draws is None else draws, seed)
+    drawn = of_chains(problem, fit, draws) or approximated(problem, fit, DRAWS if draws is None else draws, seed)
     report, eta, terms = _evaluated(problem, drawn)
     attributes = _attributes(fit, drawn, seed)
     rows = {name: np.asarray(mask, bool) for name, mask in problem.subjects.mask.items()}
@@ -107,69 +95,6 @@ def _check_names(names: Any, taken: set[str], what: str) -> None:
     for name in names:
         if name in taken:
             raise ModelError(f"the {what} `{name}` has a name that InferenceData uses itself there; rename it in the model.")
-
-
-# ---- draws -----------------------------------------------------------------------------------------------------------
-
-
-def _nuts(problem: Problem, fit: Fit, draws: int | None) -> Sample | None:
-    """The chains' draws, `draws` of each chain evenly spaced; None of a method without chains."""
-    posterior: Any = fit.found and fit.found.posterior
-    if not (hasattr(posterior, "theta") and hasattr(posterior, "z")):
-        return None
-    chains, made = posterior.z.shape[:2]
-    if draws is not None and draws > made:
-        raise MethodError(f"the fit has {made} draws in each chain, draws={draws} were asked for.")
-    chosen = np.linspace(0, made - 1, made if draws is None else draws).round().astype(int)
-    parts = [
-        np.reshape(biject_to(p.support).inv(jnp.asarray(posterior.theta[p.name])), (chains, made, -1))
-        for p in problem.coordinates.free
-    ]
-    u = np.concatenate(parts, axis=-1) if parts else np.zeros((chains, made, 0))
-    return Sample(u[:, chosen], np.asarray(posterior.z)[:, chosen], "none: draws from p(parameters, random effects | data)")
-
-
-def _approximated(problem: Problem, fit: Fit, draws: int, key: Array) -> Sample:
-    """One chain of the normal approximation of the estimates, and of p(z | y_i, estimates) as the method has it."""
-    assert fit.found is not None
-    at, effects = jax.random.split(key)
-    center = np.asarray(fit.found.u, float)
-    z = np.asarray(fit.found.posterior.draws(effects, draws))
-    if fit.uncertainty is None or not len(center) or not np.all(np.isfinite(fit.uncertainty.unconstrained)):
-        u, proposals = np.tile(center, (draws, 1)), None
-        text = "parameters: the estimates repeated, for there is no covariance of them; eta from p(eta | data, estimates)"
-    else:
-        spread = spectrum(fit.uncertainty.unconstrained)
-        root = spread.scale[:, None] * spread.vectors * np.sqrt(np.maximum(spread.values, 0.0))
-        u = center + standard.generator(at).standard_normal((draws, len(center))) @ root.T
-        proposals = _proposals(problem, u)
-        z = _moved(z, _proposals(problem, center[None])[0], proposals)
-        text = "parameters: normal in unconstrained coordinates (logs, logits), around the estimates with their covariance; "
-        text += "eta from p(eta | data, estimates), moved and scaled to the mode and the curvature at each draw of the parameters"
-    lost = problem.labels(~np.all(np.isfinite(z), axis=(0, 2)))
-    text += f"; no eta of {len(lost)} subject(s), whose posterior is not known: {', '.join(map(str, lost[:8]))}" if lost else ""
-    return Sample(u[None], z[None], text, proposals)
-
-
-def _proposals(problem: Problem, u: Float[np.ndarray, "K p"]) -> list[Proposal]:
-    """Every subject's mode and the root of its inverse Hessian, at each u."""
-    found: list[Proposal] = []
-    for k, point in enumerate(u):
-        if k and np.array_equal(point, u[k - 1]):  # the estimates repeated
-            found.append(found[-1])
-            continue
-        at = modes(problem, point)
-        found.append(Proposal.at_modes(at.z, at.hessian, DEGREES))
-    return found
-
-
-def _moved(z: Float[np.ndarray, "K N q"], center: Proposal, there: list[Proposal]) -> Float[np.ndarray, "K N q"]:
-    """Draws at the estimates carried to other parameters, mode to mode and spread to spread.
-
-    Without this, typical values and random effects would vary independently, and individual parameters more than the data allow.
-    """
-    white = np.linalg.solve(center.scale, (z - center.center)[..., None])
-    return np.stack([p.center + (p.scale @ w)[..., 0] for p, w in zip(there, white, strict=True)])
 
 
 def _evaluated(problem: Problem, drawn: Sample) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
@@ -223,7 +148,7 @@ def _marginal(problem: Problem, drawn: Sample, inner: int, key: Array) -> Float[
     """log p(y_i | theta) of every draw, by importance sampling around the modes at that theta."""
     rng = standard.generator(key)
     u = _by_draw(drawn.u)
-    proposals = _proposals(problem, u) if drawn.proposals is None else drawn.proposals
+    proposals = proposals_at(problem, u) if drawn.proposals is None else drawn.proposals
     found = [sample(problem, at, p, rng, inner).log_likelihood for at, p in zip(u, proposals, strict=True)]
     return np.stack(found).reshape(*drawn.u.shape[:2], problem.size)
 

@@ -53,7 +53,8 @@ def amounts(problem: Problem, solver: AbstractSolver, wanted: Sequence[str]) -> 
             return superposition.amounts(dynamics, p, coming, subject, places)
         return linear.amounts(partial(_closed_form, dynamics), p, coming, initial, subject)[:, jnp.asarray(places)]
     if isinstance(solver, MatrixExponential):
-        return linear.amounts(partial(_matrix, dynamics), p, coming, initial, subject)[:, jnp.asarray(places)]
+        found = linear.amounts(partial(_matrix, dynamics), p, coming, initial, subject, dynamics.integrals)
+        return found[:, jnp.asarray(places)]
     assert isinstance(solver, AbstractStepping)
     return _stepped(problem, solver, coming, initial)[0][:, jnp.asarray(places)]
 
@@ -138,22 +139,25 @@ def _to_come(coming: Arrivals | None, size: int) -> Any:
 
 
 def _steady_states(problem: Problem, solver: AbstractStepping, coming: Arrivals, initial: Any) -> tuple[Any, Any]:
-    """Amounts and inputs at the records of steady-state doses; parameters are those of the dose's record."""
+    """Amounts and inputs at the records of steady-state doses; parameters are those of the dose's record. Integrals are 0."""
     doses = steady_doses(coming)
+    integrals = problem.dynamics.integrals
+    kept = initial.shape[0] - integrals
     at_doses = problem.p if doses.epoch is None else chosen(problem.p, doses.epoch)
 
     def flow(line: Timeline, amounts: Any, given: tuple[Parameters, Any]) -> Any:
         p, start = given
 
         def derivative(t: Any, A: Any, group: Any) -> Any:
-            return vector_field(problem.dynamics, start + t, A, p) + line.rate[group]
+            return vector_field(problem.dynamics, start + t, jnp.pad(A, (0, integrals)), p)[:kept] + line.rate[group]
 
         return line.at_rows(_solution(derivative, solver, line, amounts).before)[0]
 
     def one(p: Parameters, time: Any, dose: Repeated) -> tuple[Any, Any]:
-        return steady_state(flow, (p, time), initial, dose, coming.overlap, solver)
+        return steady_state(flow, (p, time), initial[:kept], dose, coming.overlap, solver)
 
-    return linear.over(one, at_doses, doses.known, repeated(doses, initial.shape[0]))
+    found = linear.over(one, at_doses, doses.known, repeated(doses, kept))
+    return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, integrals))), found)
 
 
 def _gamma_input(doses: Arrivals, size: int) -> Callable[[Any, Any], Any]:

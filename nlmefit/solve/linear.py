@@ -44,6 +44,11 @@ class AbstractLinear(eqx.Module):
     def constant(self) -> Amounts | None:
         """b, where there is one."""
 
+    def without(self, integrals: int) -> "AbstractLinear":
+        """The system of the other compartments, which does not depend on the last `integrals`."""
+        assert integrals == 0
+        return self
+
 
 @final
 class ClosedForm(AbstractLinear):
@@ -86,6 +91,10 @@ class MatrixExponential(AbstractLinear):
     def constant(self) -> Amounts | None:
         return self.input
 
+    def without(self, integrals: int) -> "MatrixExponential":
+        size = self.matrix.shape[0] - integrals
+        return MatrixExponential(self.matrix[:size, :size], None if self.input is None else self.input[:size])
+
 
 def amounts(
     system: Callable[[Mapping[str, Any]], AbstractLinear],
@@ -93,15 +102,17 @@ def amounts(
     arrivals: Arrivals | None,
     initial: Amounts,
     subject: Any,
+    integrals: int = 0,
 ) -> Float[Array, "n c"]:
     """A(t) at the subject's rows. `system` builds the linear system from individual parameters; those in `p` are numbers, or
-    vectors by epoch."""
+    vectors by epoch. The last `integrals` compartments have no steady state: they are 0 at its record."""
     states = None
     if arrivals is not None and arrivals.steady is not None:
         steady = steady_doses(arrivals)
         at_doses = p if steady.epoch is None else chosen(p, steady.epoch)
-        doses = repeated(steady, initial.shape[0])
-        states = over(lambda q, dose: steady_state(system(q), dose, arrivals.overlap), at_doses, doses)
+        doses = repeated(steady, initial.shape[0] - integrals)
+        found = over(lambda q, dose: steady_state(system(q).without(integrals), dose, arrivals.overlap), at_doses, doses)
+        states = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, integrals))), found)
     line = timeline(subject, arrivals, initial, states)
     return line.at_rows(_chained(system, p if line.epoch is None else chosen(p, line.epoch), line, initial))
 

@@ -35,8 +35,7 @@ class Expansion(eqx.Module):
 
 
 def expansion(function: Callable[[Array], Array], center: Float[Array, " k"], order: int) -> Expansion:
-    """The polynomial of that order around `center`, as a constant: derivatives go through its argument alone."""
-    fixed = jax.lax.stop_gradient(center)
+    """The polynomial of that order around `center`."""
 
     def level(m: int) -> Callable[[Array], tuple[Array, ...]]:
         if m == 0:
@@ -53,7 +52,7 @@ def expansion(function: Callable[[Array], Array], center: Float[Array, " k"], or
 
         return both
 
-    return Expansion(fixed, jax.lax.stop_gradient(level(order)(fixed)))
+    return Expansion(center, level(order)(center))
 
 
 def by_forward_mode(function: Callable[[Array, Any], Array]) -> Callable[[Array, Any], Array]:

@@ -202,7 +202,8 @@ def test_saem_and_laplace_agree_on_other_models(name):
 
 
 def test_variational_omegas_are_not_shrunk():
-    """Theophylline: the marginal likelihood of VI's estimates is quadrature's, and so are its omegas."""
+    """Theophylline: the marginal likelihood of VI's estimates is quadrature's, and so are its omegas. Independent normals, on as
+    few points as there can be, shrink omega_V by 15 % and omega_ka by 3 %."""
     example = examples()["theophylline"]
     best = nm.fit(example.model, example.data, nm.Quadrature(nodes=9, covariance="none"))
     fit = nm.fit(example.model, example.data, nm.VI(covariance="none"))
@@ -211,6 +212,34 @@ def test_variational_omegas_are_not_shrunk():
     omegas = [name for name in best.estimates.index if name.startswith("omega")]
     np.testing.assert_allclose(fit.estimates[omegas], best.estimates[omegas], rtol=0.01)
     assert fit.log_likelihood + 3 * fit.mc_se < found.value
+    independent = nm.fit(example.model, example.data, nm.VI(family=nm.MeanField(), draws=4, covariance="none"))
+    shrunk = independent.estimates[omegas] / best.estimates[omegas] - 1
+    assert shrunk["omega_V"] < -0.1
+    assert shrunk["omega_ka"] < -0.02
+    assert independent.log_likelihood < fit.log_likelihood - 2
+
+
+@pytest.mark.slow
+def test_a_flow_is_no_worse_than_the_normal_that_it_contains():
+    """Theophylline: on independent draws too, that it was not fitted to."""
+    example = examples()["theophylline"]
+    normal, flow = (
+        nm.fit(example.model, example.data, nm.VI(family=family, covariance="none"))
+        for family in (nm.FullRank(), nm.TriangularFlow())
+    )
+    assert flow.log_likelihood > normal.log_likelihood - 3 * np.hypot(flow.mc_se, normal.mc_se)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["theophylline", "phenobarbital"])
+def test_closing_steps_end_at_the_maximum(name):
+    """Sparse data too: SAEM's stochastic approximation alone ends up to 0.24 in -2 log L short on phenobarbital."""
+    example = examples()[name]
+    best = nm.fit(example.model, example.data, nm.Quadrature(nodes=11, covariance="none"))
+    for key in range(3):
+        fit = nm.fit(example.model, example.data, nm.SAEM(covariance="none"), key=key)
+        reached = nm.log_marginal(fit, example.data, nm.Quadrature(nodes=11)).value
+        assert 2 * (best.log_likelihood - reached) < 0.03
 
 
 def test_alternating_steps_never_lower_the_bound():

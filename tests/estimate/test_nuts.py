@@ -86,6 +86,19 @@ def test_posterior_in_closed_form(data, centred):
     np.testing.assert_allclose(np.corrcoef(a.ravel(), eta[..., 0].ravel())[0, 1], covariance[0, 1] / sd[0] / sd[1], atol=0.1)
 
 
+def test_the_interval_is_of_the_draws(data, tmp_path):
+    fit = nm.fit(Mixed(), data, NUTS(warmup=100, draws=200, chains=2), progress=False)
+    table = fit.summary()
+    for name, x in fit.found.posterior.report.items():
+        np.testing.assert_allclose(table.loc[name, ["lower", "upper"]].astype(float), np.quantile(x, [0.025, 0.975]))
+    assert "95 % of the draws" in str(fit)
+    fit.save(tmp_path / "fit")
+    assert str(nm.load(tmp_path / "fit")) == str(fit)
+    fixed = nm.fit(KnownVariances(), data, NUTS(warmup=50, draws=20, chains=1), progress=False).summary()
+    assert np.isnan(fixed.loc["omega_a", "lower"])
+    assert np.isfinite(fixed.loc["a", "lower"])
+
+
 def marginal(data, a, omega, sigma):
     """log likelihood, from the joint normal of the observations: sigma^2 I + omega^2 11' has the eigenvalues sigma^2 and, once,
     sigma^2 + n omega^2."""
@@ -245,6 +258,29 @@ def test_map_is_the_maximum_of_the_penalized_likelihood(data):
     maximum = nm.fit(Mixed(a=nm.Normal(5.0, iiv=1.0)), data, nm.FOCE(interaction=True), progress=False)
     assert maximum.log_likelihood > fit.log_likelihood + 0.1
     assert fit.estimates["a"] < maximum.estimates["a"]  # drawn towards its prior
+
+
+def test_what_only_the_prior_determines_is_converged_and_named(data):
+    """A parameter without effect on the observations is at its prior's mode, with its prior's standard deviation; without a
+    prior the same model is not called converged."""
+
+    class Idle(nm.Model):
+        a = nm.Normal(5.0, iiv=1.0)
+        idle = nm.Theta(0.5, prior=dist.Normal(1.0, 0.3))
+
+        def observe(self, t, A, p):
+            return {"y": p.a + 0.0 * t * p.idle}
+
+        y = nm.Additive(0.5)
+
+    fit = nm.fit(Idle(), data, MAP(nm.FOCE(interaction=True)), progress=False)
+    assert fit.status, fit.status
+    assert "The data say nothing along idle, only the prior does." in str(fit.status)
+    assert fit.estimates["idle"] == pytest.approx(1.0, abs=1e-4)
+    assert fit.standard_errors["idle"] == pytest.approx(0.3, rel=1e-3)
+    assert "with the prior" in fit.uncertainty.note
+    without = nm.fit(Idle(idle=nm.Theta(0.5)), data, nm.FOCE(interaction=True), progress=False)
+    assert without.status.state == "uncertain"
 
 
 def test_map_standard_errors_are_the_curvature_with_the_prior(data):

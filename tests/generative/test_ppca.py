@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.stats import halfnorm, multivariate_normal, multivariate_t, norm
 
 import nlmefit as nm
 from nlmefit import generative as gen
+from nlmefit.estimate.mixing import effective_draws
 
 METHODS = [nm.FO(), nm.FOCE(), nm.FOCE(interaction=True), nm.Laplace(), nm.Quadrature(nodes=1), nm.Quadrature(nodes=4)]
 
@@ -43,6 +44,57 @@ def test_every_method_is_exact(method, X):
     covariance = fit.model.weights @ fit.model.weights.T
     np.testing.assert_allclose(covariance, best.weights @ best.weights.T, atol=2e-5)
     assert fit.estimates["noise"] == pytest.approx(float(best.noise), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", [nm.SAEM(), nm.ImportanceEM()], ids=lambda m: m.name)
+def test_stochastic_methods_know_their_error(method, X):
+    """log p(X) at their estimates is what they report, within 4 of its Monte Carlo errors, and the maximum but for less than
+    their status calls worthwhile; at the maximum itself, row by row too."""
+    fit = nm.fit(gen.PPCA(latent=2), X, method, key=2, progress=False)
+    assert fit.status, fit.status
+    assert 0 < fit.mc_se < 0.5
+    reached = fit.model.log_prob(X).sum()
+    assert fit.log_likelihood == pytest.approx(reached, abs=4 * fit.mc_se)
+    assert truth(X) - 0.05 < reached <= truth(X) + 1e-9
+    best = gen.PPCA(latent=2).maximum_likelihood(X)
+    found = nm.evaluate(best, X, method).contributions
+    assert np.all(np.abs(found["log_likelihood"] - best.log_prob(X)) < 4.5 * found["mc_se"])
+
+
+def test_nuts_against_the_closed_form_posterior():
+    """p(theta | X) is known but for a constant, the random effects being integrated out in closed form: the posterior means of
+    mu, of the variances W W' + sigma^2 and of sigma by importance sampling of that, and by NUTS, within 4 Monte Carlo errors."""
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(40, 1)) @ np.array([[1.0, -0.8, 0.6]]) + 0.5 * rng.normal(size=(40, 3)) + [1.0, 2.0, 3.0]
+    fit = nm.fit(gen.PPCA(latent=1), X, nm.NUTS(warmup=400, draws=1000), progress=False)
+    drawn = fit.found.posterior.theta
+
+    def of_interest(mean, loadings, noise):
+        return np.concatenate([mean, loadings**2 + noise[..., None] ** 2, noise[..., None]], axis=-1)
+
+    by_nuts = of_interest(drawn["mean"], drawn["loadings"], drawn["noise"])
+    u = np.concatenate([drawn["mean"], drawn["loadings"], np.log(drawn["noise"])[..., None]], axis=-1).reshape(-1, 7)
+    proposal = multivariate_t(u.mean(axis=0), 1.3 * np.cov(u.T), df=6, seed=5)
+    points = proposal.rvs(20_000)
+    mean, loadings, noise = points[:, :3], points[:, 3:6], np.exp(points[:, 6])
+    covariance = loadings[:, :, None] * loadings[:, None, :] + noise[:, None, None] ** 2 * np.eye(3)
+    off = X - mean[:, None]
+    square = np.einsum("kni,knj->kij", off, off)
+    log_likelihood = -0.5 * (
+        np.trace(np.linalg.solve(covariance, square), axis1=1, axis2=2) + len(X) * np.linalg.slogdet(2 * np.pi * covariance)[1]
+    )
+    log_prior = norm.logpdf(points[:, :6], 0, 10).sum(axis=1) + halfnorm.logpdf(noise, scale=10) + np.log(noise)
+    log_weight = log_likelihood + log_prior - proposal.logpdf(points)
+    weight = np.exp(log_weight - log_weight.max())
+    weight /= weight.sum()
+    assert 1 / np.sum(weight**2) > 5000
+    values = of_interest(mean, loadings, noise)
+    exact = weight @ values
+    error = np.sqrt(weight**2 @ (values - exact) ** 2)
+    for k in range(7):
+        x = by_nuts[..., k]
+        own = x.std() / np.sqrt(effective_draws(x))
+        assert abs(x.mean() - exact[k]) < 4 * np.hypot(own, error[k]), k
 
 
 def test_random_effects_are_the_posterior_means(X):

@@ -150,6 +150,22 @@ class TheophyllineSex(nm.Model):
     conc = nm.Additive(0.388**0.5)
 
 
+class TheophyllineSexDeclared(nm.Model):
+    """The same with both errors and declared effects: ka by sex is ka exp(beta), slope WT is CL WT / 70."""
+
+    ka = nm.Normal(2.77, iiv=5.55**0.5, covariates=[nm.Exponential("SEX", value=-0.6)])
+    CL = nm.Normal(2.54, iiv=0.515**0.5, covariates=[nm.Power("WT", reference=70, exponent=1, fixed=True)])
+    K = nm.Theta(0.0781, lower=0.0008, upper=0.5)
+
+    def dynamics(self, t, A, p):
+        return {"depot": -p.ka * A.depot, "central": p.ka * A.depot - p.K * A.central}
+
+    def observe(self, t, A, p):
+        return {"conc": A.central * p.K / p.CL * p.WT}
+
+    conc = nm.Additive(0.388**0.5) + nm.Proportional(0.3**0.5)
+
+
 class Bauer402(nm.Model):
     """Two compartments, bolus, proportional error."""
 
@@ -194,6 +210,24 @@ class WarfarinPK(nm.Model):
         return {"cp": A.central / p.V}
 
     cp = nm.Proportional(0.2) + nm.Additive(0.5)
+
+
+class WarfarinLag(nm.Model):
+    """Oral warfarin with a lag time, sds of the error that add."""
+
+    tlag = nm.LogNormal(0.8, iiv=0.5)
+    ka = nm.LogNormal(1.3, iiv=0.7)
+    V = nm.LogNormal(8.0, iiv=0.2)
+    CL = nm.LogNormal(0.13, iiv=0.3)
+    dynamics = nm.OneCompartment(absorption="first-order")
+
+    def dosing(self, p):
+        return {"depot": nm.Dosing(lag=p.tlag)}
+
+    def observe(self, t, A, p):
+        return {"cp": A.central / p.V}
+
+    cp = nm.CombinedSD(0.3, 0.1)
 
 
 class Theophylline(nm.Model):

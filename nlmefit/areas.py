@@ -1,0 +1,124 @@
+"""Areas under the predictions, exactly: for each endpoint f an added state X with dX/dt = f(t, A(t), p), X(0) = 0.
+
+The states are solved for like any amount: by the matrix exponential where dynamics and prediction are linear in the amounts, else
+along with them by the same steps. They see no dose and have no steady state; where the system is reset, they begin again at 0.
+"""
+
+from collections.abc import Hashable, Mapping
+from typing import Any, final
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro import distributions as dist
+from numpyro.distributions import Distribution
+
+from nlmefit.declare.dynamics import AbstractDynamics, Route
+from nlmefit.declare.model import AbstractModel
+from nlmefit.declare.solver import AbstractSolver, AbstractStepping
+from nlmefit.latent import AbstractLatentModel, Parameter
+from nlmefit.population import PopulationModel
+from nlmefit.solve.amounts import Problem
+from nlmefit.solve.amounts import amounts as solve
+from nlmefit.solve.choice import automatic
+from nlmefit.typing import Theta
+
+AREA = "area of "
+"""Before an endpoint's name: the site of its area."""
+
+
+@final
+class WithAreas(AbstractDynamics):
+    """A model's dynamics with a compartment for the area under each endpoint's prediction behind its own."""
+
+    def __init__(self, model: AbstractModel):
+        self._model, self._own = model, model.specification.dynamics
+
+    @property
+    def compartments(self) -> tuple[str, ...]:
+        own = () if self._own is None else self._own.compartments
+        return (*own, *(AREA + name for name in self._model.endpoints))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return () if self._own is None else self._own.parameters
+
+    @property
+    def integrals(self) -> int:
+        return len(self._model.endpoints)
+
+    def derivatives(self, t: Any, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+        own = {} if self._own is None else {name: A[name] for name in self._own.compartments}
+        rates = {} if self._own is None else dict(self._own.derivatives(t, own, p))
+        predicted = self._model.predictions(t, own, p)
+        return rates | {AREA + name: _number(value) for name, value in predicted.items()}
+
+    def initial(self, p: Mapping[str, Any]) -> dict[str, Any]:
+        return {} if self._own is None else self._own.initial(p)
+
+    def routes(self, p: Mapping[str, Any]) -> dict[str, tuple[Route, ...]]:
+        return {} if self._own is None else self._own.routes(p)
+
+
+def _number(predicted: Any) -> Any:
+    return predicted.mean if isinstance(predicted, Distribution) else predicted
+
+
+@final
+class AreaModel(AbstractLatentModel):
+    """A population model that observes the areas under its predictions from the first record on, and the predictions."""
+
+    own: PopulationModel
+
+    def parameters(self) -> dict[str, Parameter]:
+        return self.own.parameters()
+
+    def omega(self, theta: Theta) -> Float[Array, "q q"]:
+        return self.own.omega(theta)
+
+    def eta_names(self) -> tuple[str, ...]:
+        return self.own.eta_names()
+
+    def structure(self) -> Hashable:
+        return self.own.structure(), "areas"
+
+    def observe(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Distribution]:
+        model = self.own.model
+        predicted = self.own.predict(theta, eta, subject, model.amounts_read)[0]
+        dynamics = WithAreas(model)
+        areas = solve(self._problem(dynamics, theta, eta, subject), self._solver(dynamics, subject), dynamics.compartments)
+        found = {name: _number(value) for name, value in predicted.items()}
+        found |= {AREA + name: areas[:, i - len(model.endpoints)] for i, name in enumerate(model.endpoints)}
+        return {name: dist.Delta(jnp.broadcast_to(value, subject.time.shape)) for name, value in found.items()}
+
+    @property
+    def costly(self) -> bool:
+        return True
+
+    def _problem(self, dynamics: WithAreas, theta: Theta, eta: Array, subject: Any) -> Problem:
+        model = self.own.model
+        p = self.own._individual(theta, eta, subject, None, None)
+        problem = self.own._problem((theta, eta), subject) if model.specification.dynamics is not None else None
+        if problem is None:
+            return Problem(dynamics, p, {}, {}, eqx.tree_at(lambda s: s.doses, subject, None, is_leaf=lambda x: x is None))
+        return Problem(dynamics, p, problem.dosing, problem.initial, problem.subject, problem.along)
+
+    def _solver(self, dynamics: WithAreas, subject: Any) -> AbstractSolver:
+        if isinstance(self.own.solver, AbstractStepping):
+            return self.own.solver
+        spec = self.own.model.specification
+        names = [*spec.typical, *self.own.model.covariates]
+        return automatic(dynamics, names, subject.course is not None)
+
+    def report(self, theta: Theta) -> dict[str, Array]:
+        return self.own.report(theta)
+
+    def individual(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Array]:
+        return self.own.individual(theta, eta, subject)
+
+    def at(self, theta: Mapping[str, np.ndarray]) -> Any:
+        return self.own.at(theta)
+
+    def conventions(self) -> dict[str, str]:
+        return self.own.conventions()

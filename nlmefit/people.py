@@ -1,0 +1,78 @@
+"""Whom to simulate: the subjects of a data set, or new ones with covariates given, from a table, or drawn from data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Array
+
+from nlmefit.data.epochs import Rule
+from nlmefit.data.needs import needs_of
+from nlmefit.data.subjects import Subjects
+from nlmefit.errors import DataError, unknown
+from nlmefit.estimate.draws import generator
+from nlmefit.model import Model
+from nlmefit.results import Fit
+
+
+def people_of(model: Model, fit: Fit | None, subjects: Any, covariates: Any, key: Array) -> tuple[pd.DataFrame | Subjects, Rule]:
+    """The subjects, and how their covariates run between records. Raises DataError where they are not known."""
+    if isinstance(subjects, pd.DataFrame | Subjects):
+        if covariates is not None:
+            raise DataError("subjects= is a data set, which has its covariates; leave covariates= out.")
+        return _own(subjects, model)
+    if subjects is None and covariates is None:
+        if fit is None or fit.data is None:
+            raise DataError("whom to simulate? Give subjects=, a number of new ones or a data set.")
+        return _own(fit.data, model)
+    if subjects is not None and (isinstance(subjects, bool) or not isinstance(subjects, int | np.integer) or subjects < 1):
+        raise DataError(f"subjects must be a number of subjects or a data set, got {subjects!r}.")
+    return _new(model, fit, None if subjects is None else int(subjects), covariates, key), "nocb"
+
+
+def _own(data: pd.DataFrame | Subjects, model: Model) -> tuple[Subjects, Rule]:
+    if isinstance(data, Subjects):
+        return data, data.rule
+    found = Subjects.from_frame(data, model, every_record="DV" not in [str(c).upper() for c in data])
+    return found, found.rule
+
+
+def _new(model: Model, fit: Fit | None, count: int | None, covariates: Any, key: Array) -> pd.DataFrame:
+    needed = needs_of(model).columns
+    table = _table(covariates, needed, fit)
+    size = count if count is not None else len(table)
+    if len(table) == size and count is None or isinstance(covariates, pd.DataFrame) and len(table) == size:
+        found = table.reset_index(drop=True)
+    else:
+        found = table.iloc[generator(key).integers(len(table), size=size)].reset_index(drop=True)
+    if "ID" not in found or found["ID"].duplicated().any():
+        found["ID"] = np.arange(1, size + 1)
+    return found
+
+
+def _table(covariates: Any, needed: tuple[str, ...], fit: Fit | None) -> pd.DataFrame:
+    """A row of covariates per subject to choose from."""
+    if covariates is None:
+        if needed and (fit is None or fit.data is None):
+            raise DataError(
+                f"the model reads {', '.join(needed)}: give covariates= for new subjects, a table with a row each or one value "
+                "for all."
+            )
+        if not needed:
+            return pd.DataFrame(index=range(1))
+        assert fit is not None
+        frame = fit.data.records.frame
+        return frame.groupby("ID", sort=False)[list(needed)].first().reset_index(drop=True)
+    if isinstance(covariates, Mapping):
+        covariates = pd.DataFrame([dict(covariates)])
+    if not isinstance(covariates, pd.DataFrame) or len(covariates) == 0:
+        raise DataError(f"covariates must be a table with a row per subject, or values by name, got {covariates!r}.")
+    for name in needed:
+        if name not in covariates:
+            raise DataError("covariates=: " + unknown("column", name, map(str, covariates.columns)))
+        values = pd.to_numeric(covariates[name], errors="coerce")
+        if not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise DataError(f"covariates=: {name} of row {row} is {covariates[name].iloc[row]!r}, not a number.")
+    return covariates
