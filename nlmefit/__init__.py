@@ -11,7 +11,6 @@ from nlmefit.backend import configure
 configure()  # before anything else makes an array
 
 from nlmefit import generative  # noqa: E402
-from nlmefit.attainment import target_attainment  # noqa: E402
 from nlmefit.bootstrap import bootstrap  # noqa: E402
 from nlmefit.check import check  # noqa: E402
 from nlmefit.compare import compare, log_marginal  # noqa: E402
@@ -49,19 +48,20 @@ from nlmefit.estimate.quadrature import Quadrature  # noqa: E402
 from nlmefit.estimate.saem import SAEM  # noqa: E402
 from nlmefit.estimate.sequential_importance import SequentialImportance  # noqa: E402
 from nlmefit.estimate.vi import VI  # noqa: E402
-from nlmefit.exposure import exposure  # noqa: E402
 from nlmefit.fit import evaluate, fit  # noqa: E402
 from nlmefit.fit_quality import fit_quality  # noqa: E402
 from nlmefit.load import load  # noqa: E402
 from nlmefit.model import Model  # noqa: E402
 from nlmefit.one_step_ahead import one_step_ahead  # noqa: E402
-from nlmefit.optimize_dose import OptimalDose, Target, optimize_dose  # noqa: E402
 from nlmefit.posterior import posterior  # noqa: E402
 from nlmefit.predict import predict  # noqa: E402
 from nlmefit.report.report import report  # noqa: E402
 from nlmefit.results import Fit  # noqa: E402
-from nlmefit.simulate import simulate  # noqa: E402
-from nlmefit.simulation import Simulation  # noqa: E402
+from nlmefit.simulation.attainment import target_attainment  # noqa: E402
+from nlmefit.simulation.exposure import exposure  # noqa: E402
+from nlmefit.simulation.optimize_dose import OptimalDose, Target, optimize_dose  # noqa: E402
+from nlmefit.simulation.profiles import Simulation  # noqa: E402
+from nlmefit.simulation.simulate import simulate  # noqa: E402
 
 if TYPE_CHECKING:
     from nlmefit import plot

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "nlmefit"
 
 LAYERS = (
-    ("typing", "errors", "backend", "progress", "archive"),
+    ("typing", "errors", "backend", "progress", "archive", "gaussian"),
     ("declare",),
     ("data",),
     ("latent", "censored"),
@@ -37,15 +37,7 @@ LAYERS = (
         "posterior",
         "fit_quality",
         "joint_draws",
-        "people",
-        "areas",
-        "replicates",
-        "simulate",
         "simulation",
-        "simulation_draws",
-        "exposure",
-        "attainment",
-        "optimize_dose",
         "bootstrap",
     ),
     ("diagnose",),

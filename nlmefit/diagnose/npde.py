@@ -31,7 +31,7 @@ from nlmefit.estimate import draws as standard
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.observations import Order, Part
 from nlmefit.estimate.problem import Problem
-from nlmefit.replicates import replicates
+from nlmefit.simulation.replicates import replicates
 
 NUMBERS = 1 << 24
 """Simulated numbers held at once."""

@@ -39,9 +39,9 @@ from nlmefit.estimate.problem import Problem
 from nlmefit.fit import Key, bind, jax_key
 from nlmefit.model import Model
 from nlmefit.progress import Progress
-from nlmefit.replicates import pieces
 from nlmefit.results import Fit
 from nlmefit.saved import SavedModel, model_name
+from nlmefit.simulation.replicates import pieces
 
 LEAST_DRAWS = 20
 MOST_STRATA = 20

@@ -16,6 +16,9 @@ from nlmefit.estimate.spectrum import spectrum
 
 Vector = Float[np.ndarray, "p"]
 
+ENDLESS = 30.0
+"""As many large steps at once are asked for only by coordinates that the objective does not depend on."""
+
 
 @dataclass
 class Point:
@@ -86,14 +89,12 @@ def _bfgs(
         report(search.iterations, point)
         search.history.append({"iteration": search.iterations, "objective": point.value})
         step = -inverse @ point.gradient
-        slope = point.gradient @ step
-        if -0.5 * slope < control.gain:
+        if -0.5 * (point.gradient @ step) < control.gain:
             return
         if search.iterations >= control.limit:
             search.stopped = f"no optimum after {control.limit} iterations"
             return
-        step *= min(1.0, 1.0 / np.max(np.abs(step) / large))
-        new = _line_search(evaluate, point, step)
+        new = _line_search(evaluate, point, _limited(step, inverse, point.gradient, large))
         if new is None:
             return
         search.iterations += 1
@@ -110,6 +111,23 @@ def _metric(search: Search) -> np.ndarray:
     gradients = search.point.by_subject
     crossed = spectrum(0.5 * gradients.T @ gradients)
     return crossed.with_values(np.maximum(crossed.values, 1e-3))
+
+
+def _limited(step: Vector, inverse: Float[np.ndarray, "p p"], gradient: Vector, large: Vector) -> Vector:
+    """The step, shortened so that it is nowhere larger than `large`.
+
+    A coordinate that the objective hardly depends on (the log of an omega that has collapsed) asks for an endless step, and
+    shortening all of them with it would bring the search to a crawl: it goes so far and no further, and the others take the
+    model's best step beside it.
+    """
+    endless = np.abs(step) > ENDLESS * large
+    if endless.any() and not endless.all():
+        curvature, step = np.linalg.inv(inverse), step.copy()
+        free = ~endless
+        step[endless] = np.sign(step[endless]) * large[endless]
+        pull = gradient[free] + curvature[np.ix_(free, endless)] @ step[endless]
+        step[free] = -np.linalg.solve(curvature[np.ix_(free, free)], pull)
+    return step * min(1.0, 1.0 / np.max(np.abs(step) / large))
 
 
 def _line_search(evaluate: Callable[[Vector], Point], point: Point, step: Vector) -> Point | None:

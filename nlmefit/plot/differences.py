@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nlmefit.errors import NlmefitError, unknown
-from nlmefit.exposure import exposure
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
-from nlmefit.simulation import Simulation
+from nlmefit.simulation.exposure import exposure
+from nlmefit.simulation.profiles import Simulation
 
 PAIRED = ["ID", "draw", "endpoint"]
 MOST_DOTS = 400

@@ -12,7 +12,7 @@ from nlmefit.errors import NlmefitError, unknown
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
 from nlmefit.saved import model_name
-from nlmefit.simulation import Simulation
+from nlmefit.simulation.profiles import Simulation
 
 COLUMNS = 3
 TAILS = (0.05, 0.5, 0.95)

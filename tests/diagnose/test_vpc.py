@@ -12,7 +12,7 @@ import nlmefit as nm
 from nlmefit.diagnose.percentiles import quantiles
 from nlmefit.estimate.problem import Problem
 from nlmefit.fit import bind
-from nlmefit.replicates import replicates
+from nlmefit.simulation.replicates import replicates
 
 TIMES = np.array([0.0, 1.0, 2.0, 4.0, 8.0])
 

@@ -91,3 +91,20 @@ def test_hessian_by_differences():
 
     exact = np.array([[2 - 400 * (0.2 - 3 * 0.09), -120.0], [-120.0, 200.0]])
     np.testing.assert_allclose(hessian(evaluate, point, np.ones(2)), exact, rtol=1e-5)
+
+
+def test_a_coordinate_that_fades_away_does_not_hold_up_the_others():
+    """An omega that has collapsed: its gradient is nearly 0, and so is its curvature, which asks for an endless step of it."""
+    A = np.diag([1.0, 30.0, 300.0, 3000.0]) + 0.3
+    noise = np.random.default_rng(0).standard_normal((12, 5))
+    noise -= noise.mean(axis=0)
+
+    def evaluate(u):
+        v, fading = u[:4], np.exp(2 * u[4])
+        gradient = np.r_[A @ v + np.tanh(v), 2 * fading]
+        scale = np.r_[np.sqrt(np.diag(A)) / 2.4, 2 * fading]
+        return Point(u, float(0.5 * v @ A @ v + np.sum(np.log(np.cosh(v))) + fading), gradient, gradient / 12 + noise * scale)
+
+    search = minimize(evaluate, evaluate(np.array([3.0, -2.0, 1.0, -1.0, -5.0])), np.ones(5), lambda i, p: None)
+    np.testing.assert_allclose(search.point.u[:4], 0, atol=1e-4)
+    assert search.iterations < 15

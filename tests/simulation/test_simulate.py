@@ -293,7 +293,7 @@ def test_an_interrupted_simulation_gives_what_it_has(monkeypatch):
                 raise KeyboardInterrupt
             yield piece
 
-    monkeypatch.setattr("nlmefit.simulation.pieces", interrupted)
+    monkeypatch.setattr("nlmefit.simulation.profiles.pieces", interrupted)
     with pytest.warns(UserWarning, match="interrupted: these are 7 of 20 draws"):
         part = simulation.frame()
     pd.testing.assert_frame_equal(part, whole[whole["draw"] < 7].reset_index(drop=True))

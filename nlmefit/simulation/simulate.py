@@ -14,11 +14,11 @@ from nlmefit.errors import DataError, MethodError, ModelError
 from nlmefit.estimate.problem import Problem
 from nlmefit.fit import Key, jax_key
 from nlmefit.model import Model
-from nlmefit.people import people_of
 from nlmefit.population import PopulationModel
 from nlmefit.results import Fit
-from nlmefit.simulation import Simulation
-from nlmefit.simulation_draws import Draws, Effects, Layer
+from nlmefit.simulation.draws import Draws, Effects, Layer
+from nlmefit.simulation.people import people_of
+from nlmefit.simulation.profiles import Simulation
 
 MANY = 200
 """Draws where random effects or parameters are uncertain, unless told."""

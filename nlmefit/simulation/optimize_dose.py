@@ -16,7 +16,6 @@ import pandas as pd
 from jaxtyping import Array, Float
 from scipy.optimize import brentq, minimize_scalar
 
-from nlmefit.areas import AREA, AreaModel
 from nlmefit.data.regimen import Regimen
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import DataError, MethodError, unknown
@@ -27,8 +26,9 @@ from nlmefit.fit import Key, jax_key
 from nlmefit.model import Model
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
-from nlmefit.simulate import simulate
-from nlmefit.simulation import Arm, Simulation
+from nlmefit.simulation.areas import AREA, AreaModel
+from nlmefit.simulation.profiles import Arm, Simulation
+from nlmefit.simulation.simulate import simulate
 from nlmefit.typing import Theta
 
 Metric = Literal["AUC", "Cavg", "Cmax", "Ctrough"]

@@ -19,7 +19,7 @@ from nlmefit.estimate.problem import Problem
 from nlmefit.model import Model
 from nlmefit.population import PopulationModel
 from nlmefit.progress import Progress
-from nlmefit.replicates import Piece, pieces
+from nlmefit.simulation.replicates import Piece, pieces
 
 LARGEST_FRAME = 50_000_000
 """Rows of a DataFrame beyond which it is refused."""

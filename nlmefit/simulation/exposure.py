@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from nlmefit.areas import AREA, AreaModel
 from nlmefit.data.regimen import Regimen
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import DataError, MethodError
 from nlmefit.estimate.problem import Problem
 from nlmefit.progress import Progress
-from nlmefit.simulation import Arm, Simulation
+from nlmefit.simulation.areas import AREA, AreaModel
+from nlmefit.simulation.profiles import Arm, Simulation
 
 
 def exposure(

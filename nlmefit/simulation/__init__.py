@@ -1,0 +1,1 @@
+"""Profiles under counterfactual regimens, their exposure, target attainment and optimum doses."""
