@@ -12,8 +12,8 @@ from nlmefit.data.subjects import Subjects
 from nlmefit.errors import MethodError
 from nlmefit.estimate.draws import generator
 from nlmefit.estimate.options import check_count
-from nlmefit.fit import Key, jax_key
 from nlmefit.fit import fit as refit
+from nlmefit.keys import Key, jax_key
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
 

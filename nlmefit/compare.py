@@ -9,7 +9,8 @@ import pandas as pd
 from nlmefit.errors import NlmefitError
 from nlmefit.estimate.marginal import DEFAULT, Marginal, Referee, marginal
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import Data, Key, bind, jax_key
+from nlmefit.fit import Data, bind
+from nlmefit.keys import Key, jax_key
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.model import Model
 from nlmefit.progress import Progress

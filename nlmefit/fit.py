@@ -12,14 +12,17 @@ from nlmefit.data.subjects import Subjects
 from nlmefit.errors import MethodError, ModelError
 from nlmefit.estimate.method import AbstractMethod, Found
 from nlmefit.estimate.problem import Problem
+from nlmefit.generative.capability import AbstractGenerative
+from nlmefit.generative.method import AbstractTrainer, GenerativeFit
+from nlmefit.generative.rows import Samples
+from nlmefit.keys import Key, jax_key
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.model import Model
 from nlmefit.population import PopulationModel
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
 
-Data = pd.DataFrame | Subjects | np.ndarray | jax.Array
-Key = int | jax.Array
+Data = pd.DataFrame | Subjects | np.ndarray | jax.Array | tuple[Any, Any]
 
 
 def fit(
@@ -30,7 +33,7 @@ def fit(
     key: Key = 0,
     start: Mapping[str, float] | Fit | None = None,
     progress: bool = True,
-) -> Fit:
+) -> Any:
     """Fit `model` to `data` by `method`.
 
     **Everyday arguments:** `model` an instance of your `nm.Model` (or a generative latent model); `data` a DataFrame in NONMEM's
@@ -40,17 +43,42 @@ def fit(
     values to start from, by name, or an earlier fit, by whatever method; `progress` a line of progress on standard error while a
     fit takes longer than two seconds.
 
-    Returns a `Fit`; its `status` says whether to trust it. Ctrl-C ends the search and returns the best values so far.
+    Returns a `Fit` (of generative models with networks a `gen.GenerativeFit`); its `status` says whether to trust it. Ctrl-C ends the search and returns the best values so far.
 
     Raises DataError for unusable data (all findings listed), ModelError for names and values, MethodError where the method
     cannot honour what the model declares.
     """
     began = time.perf_counter()
-    problem = _problem(_started(model, start), data, method)
     random = jax_key(key)
+    if isinstance(model, AbstractGenerative) and not (
+        isinstance(model, AbstractLatentModel) and isinstance(method, AbstractMethod)
+    ):
+        return _trained(model, data, method, start, random, progress, began)
+    problem = _problem(_started(model, start), data, method)
     with Progress(progress, method.name) as line:
         found = method.find(problem, line, random)
     return _assembled(problem, method, found, random, began)
+
+
+def _trained(
+    model: AbstractGenerative, data: Data, method: Any, start: Any, key: jax.Array, progress: bool, began: float
+) -> GenerativeFit:
+    """Networks are trained rather than estimated."""
+    if isinstance(method, type):
+        raise MethodError(f"{method.__name__} is a class; pass a value: {method.__name__}().")
+    if not isinstance(method, AbstractTrainer):
+        name = method.name if isinstance(method, AbstractMethod) else repr(method)
+        fitted = ", ".join(f"gen.{name}()" for name in model.fitted_by)
+        raise MethodError(f"{type(model).__name__} is fitted by {fitted}, not by {name}, which needs log p(y, eta).")
+    if start is not None:
+        raise MethodError("start= is for named parameters; to go on with a trained model, fit that: nm.fit(earlier.model, ...).")
+    method.check(model)
+    samples = Samples.of(data)
+    build, run = jax.random.split(key)
+    with Progress(progress, method.name) as line:
+        trained = method.train(model.started(samples, build), samples, line, run)
+    seconds = time.perf_counter() - began
+    return GenerativeFit.of(method, trained, len(samples), seconds, np.asarray(jax.random.key_data(key)))
 
 
 def evaluate(model: Model | AbstractLatentModel | Fit, data: Data, method: AbstractMethod, *, key: Key = 0) -> Fit:
@@ -69,15 +97,6 @@ def _problem(model: Any, data: Data, method: Any) -> Problem:
     latent, dataset = bind(model, data)
     _check_priors(latent, method)
     return Problem(latent, dataset)
-
-
-def jax_key(key: Any) -> jax.Array:
-    """A JAX key from what a user gives as one. Raises MethodError for anything else."""
-    if isinstance(key, int) and not isinstance(key, bool):
-        return jax.random.key(key)
-    if isinstance(key, jax.Array):
-        return key if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
-    raise MethodError(f"key must be a whole number or a JAX key, got {key!r}.")
 
 
 def bind(model: Any, data: Data) -> tuple[AbstractLatentModel, Any]:

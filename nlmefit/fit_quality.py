@@ -3,7 +3,8 @@
 from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.quality import Quality, quality
-from nlmefit.fit import Data, Key, bind, jax_key
+from nlmefit.fit import Data, bind
+from nlmefit.keys import Key, jax_key
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.model import Model
 from nlmefit.progress import Progress

@@ -12,7 +12,8 @@ from nlmefit.estimate import predictive
 from nlmefit.estimate.observations import Order
 from nlmefit.estimate.predictive import DEFAULT, Forecaster
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import Data, Key, bind, jax_key
+from nlmefit.fit import Data, bind
+from nlmefit.keys import Key, jax_key
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.model import Model
 from nlmefit.progress import Progress

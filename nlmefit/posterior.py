@@ -15,7 +15,8 @@ from nlmefit.estimate.modes import modes
 from nlmefit.estimate.nuts import Draws
 from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import Data, Key, bind, jax_key
+from nlmefit.fit import Data, bind
+from nlmefit.keys import Key, jax_key
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.model import Model
 from nlmefit.results import Fit

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "nlmefit"
 
 LAYERS = (
-    ("typing", "errors", "backend", "progress", "archive", "gaussian"),
+    ("typing", "errors", "backend", "keys", "progress", "archive", "gaussian"),
     ("declare",),
     ("data",),
     ("latent", "censored"),

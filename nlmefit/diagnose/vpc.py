@@ -36,7 +36,8 @@ from nlmefit.errors import DataError, MethodError, ModelError, NlmefitError, unk
 from nlmefit.estimate.observations import Order
 from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import Key, bind, jax_key
+from nlmefit.fit import bind
+from nlmefit.keys import Key, jax_key
 from nlmefit.model import Model
 from nlmefit.progress import Progress
 from nlmefit.results import Fit

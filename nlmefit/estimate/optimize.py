@@ -16,8 +16,8 @@ from nlmefit.estimate.spectrum import spectrum
 
 Vector = Float[np.ndarray, "p"]
 
-ENDLESS = 30.0
-"""As many large steps at once are asked for only by coordinates that the objective does not depend on."""
+NOTHING = 1e-4
+"""A fall of the objective over a whole large step that is not worth the step."""
 
 
 @dataclass
@@ -116,11 +116,11 @@ def _metric(search: Search) -> np.ndarray:
 def _limited(step: Vector, inverse: Float[np.ndarray, "p p"], gradient: Vector, large: Vector) -> Vector:
     """The step, shortened so that it is nowhere larger than `large`.
 
-    A coordinate that the objective hardly depends on (the log of an omega that has collapsed) asks for an endless step, and
+    A coordinate along which there is nothing to gain (the log of an omega that has collapsed) asks for an endless step, and
     shortening all of them with it would bring the search to a crawl: it goes so far and no further, and the others take the
     model's best step beside it.
     """
-    endless = np.abs(step) > ENDLESS * large
+    endless = (np.abs(step) > large) & (np.abs(gradient) * large < NOTHING)
     if endless.any() and not endless.all():
         curvature, step = np.linalg.inv(inverse), step.copy()
         free = ~endless

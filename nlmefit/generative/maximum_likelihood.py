@@ -2,7 +2,7 @@
 
 import abc
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,9 @@ from nlmefit.estimate.modes import posterior_mode
 from nlmefit.estimate.objective import Contributions
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Covariance
+from nlmefit.generative.capability import AbstractDensity
+from nlmefit.generative.method import AbstractTrainer
+from nlmefit.generative.training import Training
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.typing import Scalar, Theta
 
@@ -31,13 +34,20 @@ class AbstractExact(AbstractLatentModel):
 
 @final
 @dataclass(frozen=True)
-class MaximumLikelihood(AbstractMarginalLikelihood):
-    """The maximum of sum_i log p(y_i | theta), for models that compute it exactly (PPCA). `covariance` as for `nm.FOCE`.
+class MaximumLikelihood(AbstractMarginalLikelihood, AbstractTrainer):
+    """The maximum of sum_i log p(y_i | theta), for models that compute it exactly.
+
+    Named parameters (PPCA, factor analysis) are found by the same search as FOCE's, with standard errors: `covariance` as for
+    `nm.FOCE`. Networks (normalizing flows) are trained by stochastic gradients: `training`, a `gen.Training`.
 
     Raises MethodError for any other model.
     """
 
     covariance: Covariance = "sandwich"
+    training: Training | None = None
+    needs: ClassVar[type] = AbstractDensity
+    ability: ClassVar[str] = "log p(x)"
+    objective: ClassVar[str] = "-log p(x), the mean over rows"
 
     def __post_init__(self) -> None:
         check_covariance(self.covariance)
@@ -50,8 +60,15 @@ class MaximumLikelihood(AbstractMarginalLikelihood):
     def kind(self) -> Kind:
         return "exact"
 
+    def loss(self, model: Any, x: Array, given: Array, key: Array) -> Scalar:
+        return -jnp.mean(jax.vmap(model.log_density)(x, given))
+
     def find(self, problem: Problem, progress: Reporter, key: Array) -> Found:
         _check_exact(problem)
+        if self.training is not None:
+            raise MethodError(
+                "training= is for networks; this model's parameters are found by a search, which takes no training."
+            )
         return super().find(problem, progress, key)
 
     def evaluate(self, problem: Problem, key: Array) -> Found:

@@ -16,8 +16,8 @@ from nlmefit.estimate import draws as standard
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.importance import sample
 from nlmefit.estimate.problem import Problem, Structure
-from nlmefit.fit import jax_key
 from nlmefit.joint_draws import Sample, approximated, of_chains, proposals_at
+from nlmefit.keys import jax_key
 from nlmefit.program import observed_sites
 from nlmefit.results import Fit
 from nlmefit.saved import VERSIONED, package_version

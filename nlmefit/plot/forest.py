@@ -14,8 +14,8 @@ from nlmefit.declare.covariates import Category
 from nlmefit.errors import MethodError, ModelError, NlmefitError, unknown
 from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import Key, jax_key
 from nlmefit.joint_draws import has_covariance, parameters
+from nlmefit.keys import Key, jax_key
 from nlmefit.model import Model
 from nlmefit.plot import style
 from nlmefit.plot.differences import EQUIVALENCE, ratio_axis

@@ -13,7 +13,7 @@ from nlmefit.data.subjects import Subjects
 from nlmefit.diagnose import vpc as numbers
 from nlmefit.diagnose.vpc import ALL, VPC
 from nlmefit.errors import NlmefitError
-from nlmefit.fit import Key
+from nlmefit.keys import Key
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
 from nlmefit.plot.subject import title_of

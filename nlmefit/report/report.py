@@ -10,7 +10,7 @@ import pandas as pd
 from nlmefit.data.subjects import Subjects
 from nlmefit.diagnose.diagnose import diagnose
 from nlmefit.errors import NlmefitError
-from nlmefit.fit import Key
+from nlmefit.keys import Key
 from nlmefit.report.html import Html, tag
 from nlmefit.results import Fit
 from nlmefit.saved import model_name

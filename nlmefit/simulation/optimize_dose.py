@@ -22,7 +22,7 @@ from nlmefit.errors import DataError, MethodError, unknown
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.draws import generator
 from nlmefit.estimate.problem import Problem, Structure
-from nlmefit.fit import Key, jax_key
+from nlmefit.keys import Key, jax_key
 from nlmefit.model import Model
 from nlmefit.progress import Progress
 from nlmefit.results import Fit

@@ -12,7 +12,7 @@ from nlmefit.data.scenario import scenario
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import DataError, MethodError, ModelError
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import Key, jax_key
+from nlmefit.keys import Key, jax_key
 from nlmefit.model import Model
 from nlmefit.population import PopulationModel
 from nlmefit.results import Fit

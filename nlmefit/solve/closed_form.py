@@ -93,9 +93,58 @@ class SpectralFunction(NamedTuple):
     slope: Callable[[Place, Place], Array]
 
 
+class Phases(NamedTuple):
+    """How amounts are kept apart by phase and source, so that carrying them from dose to dose cancels nothing.
+
+    Entry k decays with the eigenvalue at place phase[k]. Of a source in the disposition there is one entry per phase, what came
+    from there; the depot's amount, if doses go there, is entry 0, and what left it adds to the central compartment's entries.
+    """
+
+    phase: tuple[int, ...]
+    source: tuple[int, ...]
+
+    @classmethod
+    def of(cls, d: Disposition, only: int | None) -> "Phases":
+        """For doses into compartment `only`, or into any."""
+        n, central = d.rates.shape[0], d.rates.shape[0] - d.modes.shape[0]
+        depot = central == 1 and only in (None, 0)
+        sources = range(central, n) if only is None else [max(only, central)]
+        pairs = [(0, 0)] * depot + [(i, k) for k in sources for i in range(central, n)]
+        return cls(tuple(i for i, _ in pairs), tuple(k for _, k in pairs))
+
+    def weights(self, d: Disposition, g: SpectralFunction) -> tuple[Array, Array | None]:
+        """What g(K) makes of the entries: factors of their own (..., k), and of the depot's that add to them (None: no depot)."""
+        central = d.rates.shape[0] - d.modes.shape[0]
+        own = g.value[..., jnp.asarray(self.phase)]
+        if self.source[0] >= central:
+            return own, None
+        slopes = d.rates[0] * g.slope((..., slice(0, 1)), (..., slice(1, None)))
+        rest = jnp.zeros((*slopes.shape[:-1], len(self.source) - 1 - slopes.shape[-1]))
+        return own, jnp.concatenate([jnp.zeros_like(slopes[..., :1]), slopes, rest], axis=-1)
+
+    def amounts(self, d: Disposition, kept: Float[Array, "... k"], wanted: Sequence[int]) -> list[Array]:
+        """The wanted compartments' amounts."""
+        central = d.rates.shape[0] - d.modes.shape[0]
+        results = []
+        for place in wanted:
+            terms = []
+            for entry, (i, k) in enumerate(zip(self.phase, self.source, strict=True)):
+                if place >= central and k >= central:
+                    terms.append(d.modes[i - central, place - central, k - central] * kept[..., entry])
+                elif place == k:
+                    terms.append(kept[..., entry])
+            results.append(sum(terms[1:], terms[0]) if terms else jnp.zeros(kept.shape[:-1]))
+        return results
+
+
+def carried(own: Array, fed: Array | None, kept: Array) -> Array:
+    """What the weights of `Phases` make of the entries."""
+    return own * kept if fed is None else own * kept + fed * kept[..., :1]
+
+
 def propagate(d: Disposition, amounts: Amounts, dt: Times) -> Amounts:
     """Amounts a time dt later without input: exp(K dt) amounts."""
-    return _apply(d, amounts, *_exponential(d, dt))
+    return _apply(d, amounts, *exponential(d, dt))
 
 
 def infuse(d: Disposition, rate: Amounts, dt: Times) -> Amounts:
@@ -113,11 +162,11 @@ def dose_response(
     two in a row, its divided difference by Leibniz' rule g h[a, b] = g[a, b] h(b) + g(a) h[a, b].
     """
     if duration is None:
-        return _combine(d, given, *_exponential(d, elapsed), wanted)
+        return _combine(d, given, *exponential(d, elapsed), wanted)
     running = jnp.asarray(duration > 0)[..., None]
     inside = jnp.clip(elapsed, 0.0, duration)
     scale = 1 / jnp.where(running, jnp.asarray(duration)[..., None], 1.0)
-    decay, build = _exponential(d, elapsed - inside), _integral(d, inside)
+    decay, build = exponential(d, elapsed - inside), _integral(d, inside)
     built = jnp.where(running, scale * build.value, 1.0)
 
     def slope(ka: Place, phases: Place) -> Array:
@@ -127,12 +176,24 @@ def dose_response(
     return _combine(d, given, decay.value * built, slope, wanted)
 
 
-def _exponential(d: Disposition, dt: Times) -> SpectralFunction:
+def exponential(d: Disposition, dt: Times) -> SpectralFunction:
     """g(x) = exp(x dt)."""
     dt = jnp.asarray(dt)[..., None]
     x = -d.rates * dt
     decay = jnp.exp(x)
     return SpectralFunction(decay, lambda ka, phases: dt * _slope(x[ka], x[phases], decay[ka], decay[phases]))
+
+
+def repeated(d: Disposition, interval: Times) -> SpectralFunction:
+    """g(x) = 1 / (1 - exp(x tau)): what doses at the interval tau come to. Its divided difference is exp's times g(a) g(b)."""
+    tau = jnp.asarray(interval)[..., None]
+    x = -d.rates * tau
+    decay, kept = jnp.exp(x), -1 / jnp.expm1(x)
+
+    def slope(ka: Place, phases: Place) -> Array:
+        return tau * _slope(x[ka], x[phases], decay[ka], decay[phases]) * kept[ka] * kept[phases]
+
+    return SpectralFunction(kept, slope)
 
 
 def _integral(d: Disposition, dt: Times) -> SpectralFunction:
@@ -150,18 +211,8 @@ def _integral(d: Disposition, dt: Times) -> SpectralFunction:
 
 
 def steady_bolus(d: Disposition, dose: Amounts, interval: Times) -> Amounts:
-    """Amounts just after a dose at steady state of doses at the interval tau: (I - exp(K tau))^-1 dose.
-
-    The divided difference of g(x) = 1 / (1 - e^x) is that of e^x times g(a) g(b).
-    """
-    tau = jnp.asarray(interval)[..., None]
-    x = -d.rates * tau
-    decay, kept = jnp.exp(x), -1 / jnp.expm1(x)
-
-    def slope(ka, phases):
-        return tau * _slope(x[ka], x[phases], decay[ka], decay[phases]) * kept[ka] * kept[phases]
-
-    return _apply(d, dose, kept, slope)
+    """Amounts just after a dose at steady state of doses at the interval tau: (I - exp(K tau))^-1 dose."""
+    return _apply(d, dose, *repeated(d, interval))
 
 
 def steady_infusion(d: Disposition, rate: Amounts, duration: Times, interval: Times) -> Amounts:

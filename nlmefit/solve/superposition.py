@@ -1,4 +1,4 @@
-"""Amounts of one subject as the sum of its doses' responses, each in closed form.
+"""Amounts of one subject as the sum of its doses' responses, in closed form: added up at every row, or from dose to dose.
 
 Holds while the individual parameters stay constant in time; resets (EVID 3, 4) and steady state (SS) included.
 """
@@ -6,13 +6,18 @@ Holds while the individual parameters stay constant in time; resets (EVID 3, 4) 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from nlmefit.declare.compartments import AbstractCompartments
 from nlmefit.solve import closed_form
 from nlmefit.solve.arrivals import Arrivals
 from nlmefit.solve.closed_form import Disposition
+
+MANY_ABSORBED, MANY = 5, 12
+"""Boluses from which on carrying pays for its longer compilation: with a depot among their compartments, and without."""
 
 
 def disposition(model: AbstractCompartments, p: Mapping[str, Any]) -> Disposition:
@@ -33,13 +38,62 @@ def amounts(
 
     A dose counts at a row of the same segment (no reset between) when it comes earlier in time, or at the same time and
     earlier in the file, or when the row is its own record; a lagged dose that arrives at the very time of a row counts there.
+
+    Many boluses are carried from dose to dose (exponentials at doses + rows); a few, infusions, and lagged doses where some come
+    at steady state are superposed (at doses x rows).
     """
     if doses is None:
         return jnp.zeros((*subject.time.shape, len(places)))
-    elapsed = subject.time - doses.time[:, None]
-    sooner = (elapsed > 0) | ((elapsed == 0) & _first_at_tie(doses, subject))
-    active = sooner & (doses.segment[:, None] == subject.segment)
     d = disposition(model, p)
+    found = (_carried if _is_carried(doses, model.absorption == "first-order") else _superposed)(d, doses, subject, places)
+    return jnp.stack(found, axis=-1)
+
+
+def _is_carried(doses: Arrivals, depot: bool) -> bool:
+    """Whether to carry: decided by shapes and by which fields are there, before anything is computed."""
+    absorbed = depot and doses.only in (None, 0)
+    boluses = doses.duration is None and (doses.steady is None or doses.lagged is None)
+    return boluses and doses.time.shape[0] >= (MANY_ABSORBED if absorbed else MANY)
+
+
+def _carried(d: Disposition, doses: Arrivals, subject: Any, places: Sequence[int]) -> list[Float[Array, " n"]]:
+    """From dose to dose in the order of arrival, and from the last one to each row. A reset begins anew."""
+    order = jnp.lexsort(lax.stop_gradient((_rank(doses), doses.time, doses.segment)))
+    doses = jax.tree.map(lambda x: x if isinstance(x, int) else x[order], doses)
+    phases = closed_form.Phases.of(d, doses.only)
+    count, given = len(order), _given(d, phases, doses)
+    same = jnp.concatenate([jnp.zeros(1, bool), doses.segment[1:] == doses.segment[:-1]])
+    gap = jnp.where(same, doses.time - jnp.concatenate([doses.time[:1], doses.time[:-1]]), 0.0)
+    last = jnp.max(jnp.where(_active(doses, subject), jnp.arange(count)[:, None], -1), axis=0)
+    since = jnp.where(last < 0, 0.0, subject.time - doses.time[last])
+    # one exponential for gaps and rows: it is most of what there is to compile
+    own, fed = phases.weights(d, closed_form.exponential(d, jnp.concatenate([gap, since])))
+
+    def step(before: Any, dose: Any) -> tuple[Any, Any]:
+        own, fed, same, given = dose
+        after = jnp.where(same, closed_form.carried(own, fed, before), 0.0) + given
+        return after, after
+
+    gaps = own[:count], None if fed is None else fed[:count], same, given
+    after = lax.scan(step, jnp.zeros_like(given[0]), gaps)[1]
+    kept = jnp.where((last < 0)[:, None], 0.0, after[last])
+    now = closed_form.carried(own[count:], None if fed is None else fed[count:], kept)
+    return phases.amounts(d, now, places)
+
+
+def _given(d: Disposition, phases: closed_form.Phases, doses: Arrivals) -> Float[Array, "d k"]:
+    """What each dose brings, or where it comes at steady state what there is then, by phase and source."""
+    into = doses.compartment[:, None] == jnp.asarray(phases.source)
+    given = jnp.where(into, doses.amount[:, None], 0.0)
+    if doses.steady is None:
+        return given
+    series = closed_form.carried(*phases.weights(d, closed_form.repeated(d, doses.interval)), given)
+    return jnp.where((doses.steady > 0)[:, None], series, given)
+
+
+def _superposed(d: Disposition, doses: Arrivals, subject: Any, places: Sequence[int]) -> list[Float[Array, " n"]]:
+    """The sum over all doses at every row."""
+    elapsed, active = subject.time - doses.time[:, None], _active(doses, subject)
     responses = [jnp.where(active, r, 0.0) for r in _responses(d, doses, jnp.where(active, elapsed, 0.0), places)]
     if doses.steady is not None:
         known = (subject.time > doses.known[:, None]) | (
@@ -48,7 +102,19 @@ def amounts(
         steady = (doses.steady > 0)[:, None] & known & (doses.segment[:, None] == subject.segment)
         past = _steady_responses(d, doses, elapsed)
         responses = [jnp.where(steady, past[..., place], r) for place, r in zip(places, responses, strict=True)]
-    return jnp.stack([jnp.sum(r, axis=0) for r in responses], axis=-1)
+    return [jnp.sum(r, axis=0) for r in responses]
+
+
+def _active(doses: Arrivals, subject: Any) -> Any:
+    """Which doses are there at which rows (d, n)."""
+    elapsed = subject.time - doses.time[:, None]
+    sooner = (elapsed > 0) | ((elapsed == 0) & _first_at_tie(doses, subject))
+    return sooner & (doses.segment[:, None] == subject.segment)
+
+
+def _rank(doses: Arrivals) -> Any:
+    """Order among doses that arrive at the same time."""
+    return doses.order if doses.lagged is None else jnp.where(doses.lagged, -1.0, doses.order)
 
 
 def _first_at_tie(doses: Arrivals, subject: Any) -> Any:

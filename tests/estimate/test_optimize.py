@@ -105,6 +105,6 @@ def test_a_coordinate_that_fades_away_does_not_hold_up_the_others():
         scale = np.r_[np.sqrt(np.diag(A)) / 2.4, 2 * fading]
         return Point(u, float(0.5 * v @ A @ v + np.sum(np.log(np.cosh(v))) + fading), gradient, gradient / 12 + noise * scale)
 
-    search = minimize(evaluate, evaluate(np.array([3.0, -2.0, 1.0, -1.0, -5.0])), np.ones(5), lambda i, p: None)
+    search = minimize(evaluate, evaluate(np.array([3.0, -2.0, 1.0, -1.0, -9.0])), np.ones(5), lambda i, p: None)
     np.testing.assert_allclose(search.point.u[:4], 0, atol=1e-4)
     assert search.iterations < 15

@@ -321,6 +321,16 @@ def test_all_solvers_agree_with_an_event_by_event_simulation(number, absorption,
         agree(amounts(written(*structure, STEPS), same), expected, 1e-6)
 
 
+@pytest.mark.parametrize(("number", "absorption"), [(1, None), (2, "first-order"), (3, "first-order")])
+def test_boluses_alone_agree_with_an_event_by_event_simulation(number, absorption):
+    """Many, lagged, some just before a reset: the closed form then carries them from dose to dose."""
+    structure = number, absorption
+    frame = random_batch(11, len(COMPARTMENTS[structure])).assign(RATE=0.0, DUR=0.0, SS=0)
+    dosed = frame["EVID"].isin([1, 4])
+    frame["AMT"] = np.where(dosed & (frame["AMT"] == 0), 10.0, frame["AMT"])
+    agree(amounts(closed(*structure), frame), truth(frame, structure), 1e-12)
+
+
 def test_predict_gives_the_same_amounts():
     frame = random_batch(3, 3)
     found = nm.predict(SOLVED["closed form"], frame)

@@ -1,0 +1,95 @@
+"""What every method that trains networks is, and the fit that it gives."""
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Array
+
+from nlmefit.errors import MethodError
+from nlmefit.estimate.method import Reporter
+from nlmefit.estimate.status import Status
+from nlmefit.generative.capability import AbstractGenerative
+from nlmefit.generative.rows import Samples
+from nlmefit.generative.training import Trained, Training, train
+from nlmefit.typing import Scalar
+
+
+class AbstractTrainer(abc.ABC):
+    """A way to train a generative model; a hashable value, made of its options."""
+
+    training: Training | None
+    needs: ClassVar[type]
+    """The capability that a model must have."""
+    ability: ClassVar[str]
+    """That, in words: "log p(x)"."""
+    objective: ClassVar[str]
+    """What is minimized, in words."""
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """As users read it."""
+
+    @abc.abstractmethod
+    def loss(self, model: Any, x: Array, given: Array, key: Array) -> Scalar:
+        """What is minimized: a mean over rows x (B, D) with their conditions (B, C)."""
+
+    def train(self, model: Any, data: Samples, progress: Reporter, key: Array) -> Trained:
+        """The model with trained weights."""
+        return train(self.loss, model, data, self.training or Training(), progress, key)
+
+    def check(self, model: Any) -> None:
+        """MethodError where the model cannot compute what the method needs."""
+        if not isinstance(model, self.needs):
+            fitted = ", ".join(f"gen.{name}()" for name in model.fitted_by)
+            raise MethodError(
+                f"{self.name} needs a model that can compute {self.ability}, which {type(model).__name__} cannot. "
+                f"{type(model).__name__} is fitted by {fitted}."
+            )
+
+
+@dataclass(frozen=True)
+class GenerativeFit:
+    """A trained generative model; `print` it for what was minimized, how far, and whether to trust it."""
+
+    model: AbstractGenerative
+    """With its trained weights: `.sample`, `.log_prob`, `.elbo` ... as it can."""
+    method: AbstractTrainer
+    status: Status
+    loss: float
+    """Mean over the last tenth of the steps, or the least over the rows held out."""
+    history: pd.DataFrame
+    """The loss by step; `held_out` where it was looked at."""
+    rows: int
+    seconds: Mapping[str, float]
+    key: np.ndarray = field(repr=False)
+
+    @classmethod
+    def of(cls, method: AbstractTrainer, trained: Trained, rows: int, seconds: float, key: np.ndarray) -> "GenerativeFit":
+        history = pd.DataFrame({"step": np.arange(1, len(trained.losses) + 1), "loss": trained.losses})
+        last = trained.losses[-max(1, len(trained.losses) // 10) :]
+        loss = float(np.mean(last)) if len(last) else np.nan
+        if trained.held_out:
+            history = history.merge(pd.DataFrame(trained.held_out, columns=["step", "held_out"]), on="step", how="left")
+            loss = min(value for _, value in trained.held_out)
+        return cls(trained.model, method, trained.status(), loss, history, rows, {**trained.seconds, "total": seconds}, key)
+
+    def __str__(self) -> str:
+        where = "on rows held out" if "held_out" in self.history else "over the last tenth of the steps"
+        spent = ", ".join(f"{name} {value:.1f}" for name, value in self.seconds.items())
+        return "\n".join(
+            [
+                f"{type(self.model).__name__} by {self.method.name}",
+                f"Status     {self.status}",
+                f"Data       {self.rows} rows, {self.model.dimension} columns"
+                + (f", {self.model.conditions} condition(s)" if self.model.conditions else ""),
+                f"Objective  {self.loss:.6g} {where}: {self.method.objective}",
+                f"Seconds    {spent}",
+            ]
+        )
+
+    __repr__ = __str__
