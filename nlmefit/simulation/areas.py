@@ -5,6 +5,7 @@ along with them by the same steps. They see no dose and have no steady state; wh
 """
 
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from typing import Any, final
 
 import equinox as eqx
@@ -16,11 +17,12 @@ from numpyro.distributions import Distribution
 
 from nlmefit.declare.dynamics import AbstractDynamics, Route
 from nlmefit.declare.model import AbstractModel
-from nlmefit.declare.solver import AbstractSolver, AbstractStepping
+from nlmefit.declare.solver import AbstractSolver, AbstractStepping, ClosedForm, MatrixExponential
 from nlmefit.latent import AbstractLatentModel, Parameter
 from nlmefit.population import PopulationModel
-from nlmefit.solve.amounts import Problem
+from nlmefit.solve.amounts import Problem, rate_matrix
 from nlmefit.solve.amounts import amounts as solve
+from nlmefit.solve.balance import integrals
 from nlmefit.solve.choice import automatic
 from nlmefit.typing import Theta
 
@@ -61,6 +63,12 @@ class WithAreas(AbstractDynamics):
         return {} if self._own is None else self._own.routes(p)
 
 
+def _began(subject: Any) -> Float[Array, "n"]:
+    """When each row's segment began: at the first record, or at the last reset before it."""
+    same = subject.segment[:, None] == subject.segment
+    return jnp.min(jnp.where(same, subject.time, jnp.inf), axis=1)
+
+
 def _number(predicted: Any) -> Any:
     return predicted.mean if isinstance(predicted, Distribution) else predicted
 
@@ -86,15 +94,27 @@ class AreaModel(AbstractLatentModel):
     def observe(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Distribution]:
         model = self.own.model
         predicted = self.own.predict(theta, eta, subject, model.amounts_read)[0]
-        dynamics = WithAreas(model)
-        areas = solve(self._problem(dynamics, theta, eta, subject), self._solver(dynamics, subject), dynamics.compartments)
+        areas = self._areas(theta, eta, subject)
         found = {name: _number(value) for name, value in predicted.items()}
-        found |= {AREA + name: areas[:, i - len(model.endpoints)] for i, name in enumerate(model.endpoints)}
+        found |= {AREA + name: areas[:, i] for i, name in enumerate(model.endpoints)}
         return {name: dist.Delta(jnp.broadcast_to(value, subject.time.shape)) for name, value in found.items()}
 
     @property
     def costly(self) -> bool:
         return True
+
+    def _areas(self, theta: Theta, eta: Array, subject: Any) -> Float[Array, "n e"]:
+        """By mass balance where amounts have a closed form and the predictions are linear in them, else as added states."""
+        dynamics = WithAreas(self.own.model)
+        problem, solver = self._problem(dynamics, theta, eta, subject), self._solver(dynamics, subject)
+        count = dynamics.integrals
+        if isinstance(self.own._solver, ClosedForm) and isinstance(solver, MatrixExponential):
+            inside = integrals(replace(problem, dynamics=self.own.model.specification.dynamics))
+            if inside is not None:
+                system = rate_matrix(dynamics, problem.p)
+                elapsed = subject.time - _began(subject)
+                return inside @ system.matrix[-count:, :-count].T + elapsed[:, None] * system.input[-count:]
+        return solve(problem, solver, dynamics.compartments)[:, -count:]
 
     def _problem(self, dynamics: WithAreas, theta: Theta, eta: Array, subject: Any) -> Problem:
         model = self.own.model

@@ -45,15 +45,15 @@ def amounts(problem: Problem, solver: AbstractSolver, wanted: Sequence[str]) -> 
     places = [names.index(name) for name in wanted]
     if not wanted:
         return jnp.zeros((problem.subject.time.shape[0], 0))
-    coming, initial = _prepared(problem)
+    coming, initial = prepared(problem)
     dynamics, p, subject = problem.dynamics, problem.p, problem.subject
     if isinstance(solver, ClosedForm):
         assert isinstance(dynamics, AbstractCompartments)
-        if _superposes(problem, coming):
+        if superposes(problem, coming):
             return superposition.amounts(dynamics, p, coming, subject, places)
         return linear.amounts(partial(_closed_form, dynamics), p, coming, initial, subject)[:, jnp.asarray(places)]
     if isinstance(solver, MatrixExponential):
-        found = linear.amounts(partial(_matrix, dynamics), p, coming, initial, subject, dynamics.integrals)
+        found = linear.amounts(partial(rate_matrix, dynamics), p, coming, initial, subject, dynamics.integrals)
         return found[:, jnp.asarray(places)]
     assert isinstance(solver, AbstractStepping)
     return _stepped(problem, solver, coming, initial)[0][:, jnp.asarray(places)]
@@ -61,11 +61,11 @@ def amounts(problem: Problem, solver: AbstractSolver, wanted: Sequence[str]) -> 
 
 def steps(problem: Problem, solver: AbstractStepping) -> Int[Array, ""]:
     """How many steps the subject takes; the most that the solver tries where it gives up."""
-    coming, initial = _prepared(problem)
+    coming, initial = prepared(problem)
     return _stepped(problem, solver, coming, initial)[1]
 
 
-def _prepared(problem: Problem) -> tuple[Arrivals | None, Float[Array, " c"]]:
+def prepared(problem: Problem) -> tuple[Arrivals | None, Float[Array, " c"]]:
     """The subject's doses as they arrive, and its initial amounts."""
     names, doses = problem.dynamics.compartments, problem.subject.doses
     routes = problem.dynamics.routes(problem.p)
@@ -73,7 +73,7 @@ def _prepared(problem: Problem) -> tuple[Arrivals | None, Float[Array, " c"]]:
     return coming, jnp.stack([jnp.asarray(problem.initial.get(name, 0.0), float) for name in names])
 
 
-def _superposes(problem: Problem, coming: Arrivals | None) -> bool:
+def superposes(problem: Problem, coming: Arrivals | None) -> bool:
     """Whether the subject's amounts are a plain sum of its doses' responses."""
     if not constant(problem.p) or problem.initial:
         return False
@@ -90,7 +90,7 @@ def vector_field(dynamics: AbstractDynamics, t: Any, A: Any, p: Parameters) -> A
     return jnp.stack([jnp.asarray(rates[name], float) for name in dynamics.compartments])
 
 
-def _matrix(dynamics: AbstractDynamics, p: Parameters) -> linear.MatrixExponential:
+def rate_matrix(dynamics: AbstractDynamics, p: Parameters) -> linear.MatrixExponential:
     """K and b of dynamics that are linear in the amounts."""
 
     def twice(A: Any) -> tuple[Any, Any]:

@@ -64,7 +64,7 @@ def _carried(d: Disposition, doses: Arrivals, subject: Any, places: Sequence[int
     count, given = len(order), _given(d, phases, doses)
     same = jnp.concatenate([jnp.zeros(1, bool), doses.segment[1:] == doses.segment[:-1]])
     gap = jnp.where(same, doses.time - jnp.concatenate([doses.time[:1], doses.time[:-1]]), 0.0)
-    last = jnp.max(jnp.where(_active(doses, subject), jnp.arange(count)[:, None], -1), axis=0)
+    last = jnp.max(jnp.where(active(doses, subject), jnp.arange(count)[:, None], -1), axis=0)
     since = jnp.where(last < 0, 0.0, subject.time - doses.time[last])
     # one exponential for gaps and rows: it is most of what there is to compile
     own, fed = phases.weights(d, closed_form.exponential(d, jnp.concatenate([gap, since])))
@@ -93,8 +93,8 @@ def _given(d: Disposition, phases: closed_form.Phases, doses: Arrivals) -> Float
 
 def _superposed(d: Disposition, doses: Arrivals, subject: Any, places: Sequence[int]) -> list[Float[Array, " n"]]:
     """The sum over all doses at every row."""
-    elapsed, active = subject.time - doses.time[:, None], _active(doses, subject)
-    responses = [jnp.where(active, r, 0.0) for r in _responses(d, doses, jnp.where(active, elapsed, 0.0), places)]
+    elapsed, there = subject.time - doses.time[:, None], active(doses, subject)
+    responses = [jnp.where(there, r, 0.0) for r in _responses(d, doses, jnp.where(there, elapsed, 0.0), places)]
     if doses.steady is not None:
         known = (subject.time > doses.known[:, None]) | (
             (subject.time == doses.known[:, None]) & (doses.order[:, None] <= subject.order)
@@ -105,7 +105,7 @@ def _superposed(d: Disposition, doses: Arrivals, subject: Any, places: Sequence[
     return [jnp.sum(r, axis=0) for r in responses]
 
 
-def _active(doses: Arrivals, subject: Any) -> Any:
+def active(doses: Arrivals, subject: Any) -> Any:
     """Which doses are there at which rows (d, n)."""
     elapsed = subject.time - doses.time[:, None]
     sooner = (elapsed > 0) | ((elapsed == 0) & _first_at_tie(doses, subject))

@@ -195,3 +195,34 @@ def test_a_reset_inside_the_window_is_refused():
     with pytest.raises(nm.DataError, match="the system is reset at 12, inside of the window 0 to 24"):
         nm.exposure(simulation)
     assert nm.exposure(simulation, 12.0, 24.0)["AUC"].notna().all()
+
+
+@pytest.mark.parametrize("compartments", [nm.OneCompartment, nm.TwoCompartment, nm.ThreeCompartment])
+def test_areas_by_mass_balance_are_those_of_an_added_state(compartments):
+    """Boluses, infusions and oral doses into one system whose prediction has a baseline."""
+
+    class Infused(nm.Model):
+        ka, CL, V, V1, Q, V2 = nm.Theta(0.8), nm.Theta(3.0), nm.Theta(20.0), nm.Theta(20.0), nm.Theta(4.0), nm.Theta(50.0)
+        Q2, Q3, V3 = nm.Theta(4.0), nm.Theta(1.0), nm.Theta(90.0)
+        base = nm.LogNormal(0.3, iiv=0.2)
+        dynamics = compartments(absorption="first-order")
+
+        def observe(self, t, A, p):
+            return {"conc": A.central / 20 + p.base}
+
+        conc = nm.Additive(0.1)
+
+    class BySteps(Infused):
+        solver = nm.MatrixExponential()
+
+    regimen = (
+        nm.Regimen(100, every=12, doses=6, compartment="depot")
+        + nm.Regimen(300, every=24, doses=3, duration=5, compartment="central").after(2)
+        + nm.Regimen(50, compartment="central").after(31)
+    )
+    found = [
+        nm.exposure(nm.simulate(model(), regimen, times=[0, 1, 30, 50, 100], subjects=3, progress=False), 1, 50)
+        for model in (Infused, BySteps)
+    ]
+    np.testing.assert_allclose(found[0]["AUC"], found[1]["AUC"], rtol=1e-9)
+    np.testing.assert_allclose(found[0]["accumulation"], found[1]["accumulation"], rtol=1e-9)

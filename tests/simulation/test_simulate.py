@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import nlmefit as nm
-from nlmefit import replicates
+from nlmefit.simulation import replicates
 
 
 class Line(nm.Model):
