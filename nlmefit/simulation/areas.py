@@ -107,13 +107,14 @@ class AreaModel(AbstractLatentModel):
         """By mass balance where amounts have a closed form and the predictions are linear in them, else as added states."""
         dynamics = WithAreas(self.own.model)
         problem, solver = self._problem(dynamics, theta, eta, subject), self._solver(dynamics, subject)
-        count = dynamics.integrals
-        if isinstance(self.own._solver, ClosedForm) and isinstance(solver, MatrixExponential):
-            inside = integrals(replace(problem, dynamics=self.own.model.specification.dynamics))
-            if inside is not None:
-                system = rate_matrix(dynamics, problem.p)
-                elapsed = subject.time - _began(subject)
-                return inside @ system.matrix[-count:, :-count].T + elapsed[:, None] * system.input[-count:]
+        own, count = self.own.model.specification.dynamics, dynamics.integrals
+        inside = None
+        if own is not None and isinstance(self.own._solver, ClosedForm) and isinstance(solver, MatrixExponential):
+            inside = integrals(replace(problem, dynamics=own))
+        if inside is not None:
+            system = rate_matrix(dynamics, problem.p)
+            constant = jnp.zeros(count) if system.input is None else system.input[-count:]
+            return inside @ system.matrix[-count:, :-count].T + (subject.time - _began(subject))[:, None] * constant
         return solve(problem, solver, dynamics.compartments)[:, -count:]
 
     def _problem(self, dynamics: WithAreas, theta: Theta, eta: Array, subject: Any) -> Problem:

@@ -239,6 +239,14 @@ def test_convergence(theo, tmp_path):
     assert {"CL", "V"} <= {ax.get_title(loc="left") for ax in figure.axes}
 
 
+def test_chains(tmp_path):
+    fit = nm.fit(Bolus(), doses(), nm.NUTS(warmup=20, draws=30, chains=2), progress=False)
+    figure = saved(nm.plot.convergence(fit), tmp_path)
+    panels = {ax.get_title(loc="left"): ax.get_lines() for ax in figure.axes}
+    assert set(panels) == set(fit.estimates.index)
+    np.testing.assert_array_equal([line.get_ydata() for line in panels["CL"]], fit.found.posterior.report["CL"])
+
+
 def test_a_trend_is_locally_straight():
     x = np.sort(np.random.default_rng(1).uniform(0, 5, 200))
     at, found = trend(x, 2 - 3 * x)
