@@ -35,6 +35,7 @@ from nlmefit.estimate.objective import Contributions, Objective
 from nlmefit.estimate.posterior import AbstractPosterior, Gaussian
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Covariance
+from nlmefit.estimate.status import Status
 from nlmefit.estimate.vi_alternating import alternate
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.typing import Scalar, Theta
@@ -42,6 +43,8 @@ from nlmefit.typing import Scalar, Theta
 DEFAULT = FullRank()
 FRESH = 2000
 """Independent draws per subject of the bound that is reported."""
+OVERFITTED = 1.0
+"""What the log-likelihood's bound may lose on them."""
 
 
 @final
@@ -57,7 +60,8 @@ class VI(AbstractMarginalLikelihood):
     lowers the bound, before the joint search; `covariance` as for `FOCE`, from the bound. Raises MethodError for other values.
 
     What the search maximizes is a fit to its own points; the bound that is reported is averaged anew over 2000 independent draws
-    per subject, with its Monte Carlo error (0 where q_i is the posterior itself).
+    per subject, with its Monte Carlo error (0 where q_i is the posterior itself). Where it is lower by more than 1, the q_i are
+    fitted to the points rather than to the posteriors, and the status says so.
     """
 
     family: AbstractFamily = DEFAULT
@@ -121,6 +125,10 @@ class VI(AbstractMarginalLikelihood):
         log = joint_in_blocks(problem, found.u, drawn.points) - drawn.log_density
         grouped = log.reshape(self.weighted, -1, problem.size)
         terms = logsumexp(grouped, axis=0) - np.log(self.weighted)
+        lost = -0.5 * float(np.sum(found.value)) - float(np.sum(log.mean(axis=0)))
+        if not lost <= OVERFITTED and found.status:
+            said = f"the bound over fresh draws is {lost:.2g} lower than over the {self._draws} points that the q_i were fitted to"
+            found.status = Status("uncertain", (f"{said[0].upper()}{said[1:]}: give more, draws={4 * self._draws}.",))
         found.value = -2.0 * terms.mean(axis=0)
         found.error = 2.0 * terms.std(axis=0, ddof=1) / np.sqrt(len(terms))
         return found

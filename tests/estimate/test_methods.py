@@ -201,6 +201,12 @@ def test_saem_and_laplace_agree_on_other_models(name):
     assert difference > -0.5 - 3 * table["mc_se"].max(), (fit, other)
 
 
+def test_a_posterior_fitted_to_its_points_is_told():
+    fit = nm.fit(Lines(), lines(), nm.VI(family=nm.TriangularFlow(units=2), draws=8, covariance="none"))
+    assert fit.status.state == "uncertain"
+    assert "over the 8 points that the q_i were fitted to: give more, draws=32" in str(fit.status)
+
+
 def test_variational_omegas_are_not_shrunk():
     """Theophylline: the marginal likelihood of VI's estimates is quadrature's, and so are its omegas. Independent normals, on as
     few points as there can be, shrink omega_V by 15 % and omega_ka by 3 %."""
