@@ -26,9 +26,9 @@ Data = pd.DataFrame | Subjects | np.ndarray | jax.Array | tuple[Any, Any]
 
 
 def fit(
-    model: Model | AbstractLatentModel,
+    model: Model | AbstractLatentModel | AbstractGenerative,
     data: Data,
-    method: AbstractMethod,
+    method: AbstractMethod | AbstractTrainer,
     *,
     key: Key = 0,
     start: Mapping[str, float] | Fit | None = None,
@@ -43,7 +43,8 @@ def fit(
     values to start from, by name, or an earlier fit, by whatever method; `progress` a line of progress on standard error while a
     fit takes longer than two seconds.
 
-    Returns a `Fit` (of generative models with networks a `gen.GenerativeFit`); its `status` says whether to trust it. Ctrl-C ends the search and returns the best values so far.
+    Returns a `Fit` (of generative models with networks a `gen.GenerativeFit`); its `status` says whether to trust it. Ctrl-C ends
+    the search and returns the best values so far.
 
     Raises DataError for unusable data (all findings listed), ModelError for names and values, MethodError where the method
     cannot honour what the model declares.
@@ -55,6 +56,7 @@ def fit(
     ):
         return _trained(model, data, method, start, random, progress, began)
     problem = _problem(_started(model, start), data, method)
+    assert isinstance(method, AbstractMethod)  # checked above
     with Progress(progress, method.name) as line:
         found = method.find(problem, line, random)
     return _assembled(problem, method, found, random, began)

@@ -74,11 +74,13 @@ class Rows(eqx.Module):
 
     observed: dict[str, Any]
     mask: dict[str, Any]
+    given: Any = None
+    """What each row is conditioned on (N, C), if anything."""
 
     @classmethod
-    def of(cls, site: str, matrix: Any) -> "Rows":
+    def of(cls, site: str, matrix: Any, given: Any = None) -> "Rows":
         matrix = np.asarray(matrix, float)
-        return cls({site: matrix}, {site: np.ones(matrix.shape, bool)})
+        return cls({site: matrix}, {site: np.ones(matrix.shape, bool)}, given)
 
     def lengths(self) -> Int[np.ndarray, "N 1"]:
         rows, columns = next(iter(self.mask.values())).shape

@@ -127,8 +127,10 @@ class VI(AbstractMarginalLikelihood):
         terms = logsumexp(grouped, axis=0) - np.log(self.weighted)
         lost = -0.5 * float(np.sum(found.value)) - float(np.sum(log.mean(axis=0)))
         if not lost <= OVERFITTED and found.status:
-            said = f"the bound over fresh draws is {lost:.2g} lower than over the {self._draws} points that the q_i were fitted to"
-            found.status = Status("uncertain", (f"{said[0].upper()}{said[1:]}: give more, draws={4 * self._draws}.",))
+            said = (
+                f"The bound over fresh draws is {lost:.2g} lower than over the {self._draws} points that the q_i were fitted to"
+            )
+            found.status = Status("uncertain", (f"{said}: give more, draws={4 * self._draws}.",))
         found.value = -2.0 * terms.mean(axis=0)
         found.error = 2.0 * terms.std(axis=0, ddof=1) / np.sqrt(len(terms))
         return found

@@ -32,7 +32,11 @@ CALLS = {
     "stein_score": "the gradient of log p(x)",
     "unnormalized_log_prob": "an energy",
     "velocity_at": "a velocity field",
+    "paths": "a velocity field",
+    "to_source": "a velocity field",
+    "from_source": "a velocity field",
     "posterior": "a posterior of latent variables",
+    "transform": "a posterior of latent variables",
     "reconstruct": "a posterior of latent variables",
     "critic_distance": "a critic",
 }
@@ -88,7 +92,7 @@ class AbstractGenerative(eqx.Module):
             if self.conditions:
                 raise DataError(f"this model is conditional: give its {self.conditions} condition(s) as given=.")
             return np.zeros((rows, 0))
-        c = matrix("given", given) if np.ndim(given) != 1 else matrix("given", np.reshape(given, (-1, max(self.conditions, 1))))
+        c = matrix("given", given if np.ndim(given) > 1 else np.reshape(given, (-1, max(self.conditions, 1))))
         if c.shape[1] != self.conditions:
             raise DataError(f"given has {c.shape[1]} columns, the model {self.conditions} condition(s).")
         if len(c) not in (1, rows):
@@ -121,6 +125,10 @@ class AbstractDensity(AbstractSampler):
     @abc.abstractmethod
     def log_density(self, x: Float[Array, "D"], given: Float[Array, "C"]) -> Scalar:
         """log p(x | c)."""
+
+    def noisy_log_density(self, x: Float[Array, "D"], given: Float[Array, "C"], key: Array) -> Scalar:
+        """A random number whose mean is log p(x | c), to train by: itself, unless a model has what is cheaper."""
+        return self.log_density(x, given)
 
     def log_prob(self, X: Any, *, given: Any = None) -> Float[np.ndarray, "N"]:
         """log p(x_i) by row, exact. Raises DataError for another number of columns or values that are not finite."""

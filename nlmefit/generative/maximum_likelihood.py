@@ -61,7 +61,7 @@ class MaximumLikelihood(AbstractMarginalLikelihood, AbstractTrainer):
         return "exact"
 
     def loss(self, model: Any, x: Array, given: Array, key: Array) -> Scalar:
-        return -jnp.mean(jax.vmap(model.log_density)(x, given))
+        return -jnp.mean(jax.vmap(model.noisy_log_density)(x, given, jax.random.split(key, len(x))))
 
     def find(self, problem: Problem, progress: Reporter, key: Array) -> Found:
         _check_exact(problem)

@@ -125,7 +125,7 @@ def train(loss: Loss, model: Any, data: Samples, training: Training, progress: R
     order, choose, draw, check = jax.random.split(key, 4)
     shuffled = np.asarray(jax.random.permutation(order, len(data)))
     rows, held = data.split(training.held_out, shuffled)
-    weights, constants = eqx.partition(cast(model, training.precision), eqx.is_inexact_array)
+    weights, constants = eqx.partition(cast(model, training.precision), is_weight)
     optimizer = training.optimizer()
     state = Weights(weights, weights, optimizer.init(weights))
     advance = _advance(loss, constants, optimizer, training, _on_device(rows, training))
@@ -153,7 +153,7 @@ def train(loss: Loss, model: Any, data: Samples, training: Training, progress: R
                 else:
                     best = result.held_out[-1][1]
             if kept is not None:
-                result.model = eqx.combine(cast(kept, "float64"), eqx.filter(model, eqx.is_inexact_array, inverse=True))
+                result.model = eqx.combine(cast(kept, "float64"), eqx.filter(model, is_weight, inverse=True))
             said = f", held out {result.held_out[-1][1]:.4f}" if len(held) else ""
             progress.stage(f"step {len(result.losses)} of {training.steps}, loss {np.mean(losses):.4f}{said}")
     except KeyboardInterrupt:
@@ -201,6 +201,11 @@ def _on_device(rows: Samples, training: Training) -> tuple[Array, Array]:
     return jnp.asarray(rows.x, training.precision), jnp.asarray(rows.given, training.precision)
 
 
+def is_weight(leaf: Any) -> bool:
+    """Whether it is trained: an array of JAX, not of NumPy, of real numbers."""
+    return isinstance(leaf, jax.Array) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
+
+
 def cast(tree: Any, precision: str) -> Any:
-    """The tree with its weights in that precision."""
+    """The tree with its weights and constants in that precision."""
     return jax.tree.map(lambda w: w.astype(precision) if eqx.is_inexact_array(w) else w, tree)

@@ -111,7 +111,7 @@ def test_random_effects_are_the_posterior_means(X):
         (np.ones(5), "matrix with 2 rows"),
         (np.ones((5, 2)), "over 2 columns"),
         (np.array([[1.0, 2, np.nan], [1, 2, 3]]), "1 values that are not finite"),
-        ([["a", "b", "c"], ["a", "b", "c"]], "matrix of numbers"),
+        ([["a", "b", "c"], ["a", "b", "c"]], "must be a matrix of numbers"),
     ],
 )
 def test_bad_matrices(X, match):
@@ -125,5 +125,5 @@ def test_bad_number_of_components():
 
 
 def test_values_before_any():
-    with pytest.raises(nm.ModelError, match="no values yet"):
+    with pytest.raises(nm.ModelError, match="has not been fitted"):
         gen.PPCA(latent=1).log_prob(np.eye(3))

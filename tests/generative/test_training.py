@@ -133,7 +133,7 @@ def test_errors_say_what_is_wrong(fit, X):
         nm.fit(Normal(), [[1.0, np.nan]], gen.MaximumLikelihood(), progress=False)
     with pytest.raises(nm.ModelError, match="has not been fitted"):
         Normal().sample(3)
-    with pytest.raises(nm.MethodError, match="Normal is fitted by gen.MaximumLikelihood"):
+    with pytest.raises(nm.MethodError, match=r"Normal is fitted by gen\.MaximumLikelihood"):
         nm.fit(Normal(), X, nm.Laplace(), progress=False)
     with pytest.raises(nm.MethodError, match="n must be a whole number"):
         fit.model.sample(0)

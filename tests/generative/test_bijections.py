@@ -1,0 +1,120 @@
+"""Claims G1 and G2 on every bijection: inverse, log determinant, and densities that integrate to 1."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+
+import nlmefit as nm
+from nlmefit import generative as gen
+from nlmefit.generative import splines
+from nlmefit.generative.bijections import Affine, Chain, Linear, Permutation, Repeated
+
+NETWORK = gen.MLP(8, 1)
+D, C = 3, 2
+
+
+def shaken(module, key=0):
+    """With weights that are not those of the start, where couplings are the identity."""
+    leaves, structure = jax.tree.flatten(module)
+    keys = jax.random.split(jax.random.key(key), len(leaves))
+    moved = [
+        x + 0.3 * jax.random.normal(k, x.shape) if isinstance(x, jax.Array) else x for x, k in zip(leaves, keys, strict=True)
+    ]
+    return jax.tree.unflatten(structure, moved)
+
+
+def coupling(kind):
+    return shaken(kind.build(D, C, jax.random.key(1)))
+
+
+def rotation(size=D):
+    return Linear.rotating(size, np.random.default_rng(3))
+
+
+MAPS = {
+    "standardizing": Affine.standardizing(np.random.default_rng(1).normal([1.0, -2.0, 0.0], [0.5, 2.0, 9.0], (20, D))),
+    "actnorm": shaken(Affine(jnp.zeros(D), jnp.zeros(D))),
+    "permutation": Permutation(np.array([2, 0, 1])),
+    "linear": shaken(rotation()),
+    "affine coupling": coupling(gen.AffineCoupling(NETWORK)),
+    "spline coupling": coupling(gen.SplineCoupling(NETWORK, bins=5, bound=2.0)),
+    "chain": Chain.of(
+        [
+            coupling(gen.AffineCoupling(NETWORK)),
+            shaken(rotation()),
+            Permutation.reversing(D),
+            coupling(gen.SplineCoupling(NETWORK)),
+        ]
+    ),
+    "repeated": Repeated.of([Chain.of([coupling(gen.AffineCoupling(NETWORK)), shaken(rotation(), k)]) for k in range(3)]),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_G1_inverse_and_log_determinant(name):
+    """inverse(forward(x)) - x < 1e-10; log|det| = slogdet of the Jacobian @1e-9, both ways."""
+    bijection, x = MAPS[name], jax.random.normal(jax.random.key(5), (50, D))
+    given = jax.random.normal(jax.random.key(6), (50, C))
+
+    @jax.jit
+    @jax.vmap
+    def there_and_back(x, c):
+        y, there = bijection.forward(x, c)
+        again, back = bijection.inverse(y, c)
+        jacobian = jax.jacfwd(lambda x: bijection.forward(x, c)[0])(x)
+        return y, again, there, back, jnp.linalg.slogdet(jacobian)[1]
+
+    y, again, there, back, exact = there_and_back(x, given)
+    assert name == "standardizing" or not np.allclose(y, x, atol=0.1)
+    np.testing.assert_allclose(again, x, atol=1e-10)
+    np.testing.assert_allclose(there, exact, atol=1e-9)
+    np.testing.assert_allclose(back, -exact, atol=1e-9)
+
+
+def test_G1_couplings_depend_on_what_is_given():
+    for name in ("affine coupling", "spline coupling"):
+        x = jnp.array([0.2, -0.3, 0.5])
+        forward = jax.jit(lambda c, name=name: MAPS[name].forward(x, c)[0])
+        assert not np.allclose(forward(jnp.zeros(C)), forward(jnp.ones(C)), atol=1e-3)
+
+
+def test_a_spline_is_the_identity_outside_and_smooth_inside():
+    at = splines.knots(jax.random.normal(jax.random.key(0), (14,)), 2.0)
+
+    @jax.jit
+    @jax.vmap
+    def spline(x):
+        return splines.forward(x, at, 2.0)
+
+    x = jnp.array([-5.0, -2.0, 2.0, 7.0])
+    np.testing.assert_array_equal(spline(x)[0], x)
+    for offset in (-1e-9, 1e-9):  # slopes and values agree from both sides of a knot
+        y, log_slope = spline(at.x[1:-1] + offset)
+        np.testing.assert_allclose(y, at.y[1:-1], atol=1e-7)
+        np.testing.assert_allclose(np.exp(log_slope), at.slope[1:-1], rtol=1e-5)
+    zero = splines.knots(jnp.zeros(14), 2.0)
+    np.testing.assert_allclose(splines.forward(jnp.array(0.7), zero, 2.0)[0], 0.7, atol=1e-12)
+
+
+def test_G2_plu():
+    """P, L and U are SciPy's; log|det W| = sum log|u_ii| whatever the sign of det P; a permutation matrix needs P."""
+    for seed in range(4):
+        W = np.random.default_rng(seed).normal(size=(6, 6))
+        P, _, U = scipy.linalg.lu(W)
+        linear = Linear.of(W)
+        np.testing.assert_allclose(linear.matrix, W, atol=1e-12)
+        np.testing.assert_allclose(np.eye(6)[linear.order], P, atol=0)
+        value = linear.forward(jnp.ones(6), jnp.zeros(0))[1]
+        np.testing.assert_allclose(value, np.sum(np.log(np.abs(np.diag(U)))), atol=1e-12)
+        np.testing.assert_allclose(value, np.linalg.slogdet(W)[1], atol=1e-12)
+    swap = np.array([[0.0, 1.0], [1.0, 0.0]])
+    np.testing.assert_allclose(Linear.of(swap).matrix, swap, atol=0)
+    # without P: min over l, a, b, d of |[[1, 0], [l, 1]] [[a, b], [0, d]] - swap|^2 under |l| <= 10 stays above 0
+    low = min(a**2 + (le * a - 1) ** 2 for le in np.linspace(-10, 10, 201) for a in np.linspace(-1, 1, 401))
+    assert low > 0.009  # 1 / (1 + l^2): zero only as l grows without bound
+    with pytest.raises(nm.ModelError, match="the 2 x 2 matrix given is singular"):
+        Linear.of(np.ones((2, 2)))
+    with pytest.raises(nm.ModelError, match=r"got shape \(2, 3\)"):
+        Linear.of(np.ones((2, 3)))
