@@ -19,6 +19,7 @@ from nlmefit.data.subjects import Subjects  # noqa: E402
 from nlmefit.declare.compartments import OneCompartment, ThreeCompartment, TwoCompartment  # noqa: E402
 from nlmefit.declare.covariates import Category, Effect, Exponential, Linear, Power  # noqa: E402
 from nlmefit.declare.dosing import Dosing  # noqa: E402
+from nlmefit.declare.flow import Flow  # noqa: E402
 from nlmefit.declare.library.absorption import ParallelAbsorption, Transit  # noqa: E402
 from nlmefit.declare.library.effect_compartment import EffectCompartment  # noqa: E402
 from nlmefit.declare.library.friberg import Friberg  # noqa: E402
@@ -58,6 +59,7 @@ from nlmefit.predict import predict  # noqa: E402
 from nlmefit.report.report import report  # noqa: E402
 from nlmefit.results import Fit  # noqa: E402
 from nlmefit.simulation.attainment import target_attainment  # noqa: E402
+from nlmefit.simulation.covariate_model import CovariateModel, covariate_model  # noqa: E402
 from nlmefit.simulation.exposure import exposure  # noqa: E402
 from nlmefit.simulation.optimize_dose import OptimalDose, Target, optimize_dose  # noqa: E402
 from nlmefit.simulation.profiles import Simulation  # noqa: E402
@@ -84,6 +86,7 @@ __all__ = [
     "Category",
     "ClosedForm",
     "CombinedSD",
+    "CovariateModel",
     "DataError",
     "Diffrax",
     "Dosing",
@@ -92,6 +95,7 @@ __all__ = [
     "Exponential",
     "Fit",
     "Fixed",
+    "Flow",
     "Friberg",
     "FullRank",
     "ImportanceEM",
@@ -133,6 +137,7 @@ __all__ = [
     "bootstrap",
     "check",
     "compare",
+    "covariate_model",
     "diagnose",
     "evaluate",
     "exposure",

@@ -80,7 +80,7 @@ def _trained(
     with Progress(progress, method.name) as line:
         trained = method.train(model.started(samples, build), samples, line, run)
     seconds = time.perf_counter() - began
-    return GenerativeFit.of(method, trained, len(samples), seconds, np.asarray(jax.random.key_data(key)))
+    return GenerativeFit.of(method, trained, samples, seconds, np.asarray(jax.random.key_data(key)))
 
 
 def evaluate(model: Model | AbstractLatentModel | Fit, data: Data, method: AbstractMethod, *, key: Key = 0) -> Fit:

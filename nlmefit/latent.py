@@ -139,6 +139,10 @@ class AbstractLatentModel(eqx.Module):
         subject, they are estimated without looking at the observations."""
         return ()
 
+    def scores(self) -> tuple[str, ...]:
+        """Names of random effects that are normal scores, of which a flow with parameters of its own makes the effect."""
+        return ()
+
     @abc.abstractmethod
     def structure(self) -> Hashable:
         """What the compiled program depends on: equal for models that differ in values only."""

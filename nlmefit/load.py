@@ -9,6 +9,10 @@ from typing import Any
 from nlmefit import archive
 from nlmefit.declare.model import AbstractModel
 from nlmefit.errors import ModelError, NlmefitError
+from nlmefit.generative.capability import AbstractGenerative
+from nlmefit.generative.method import GenerativeFit
+from nlmefit.generative.serialization import own_names
+from nlmefit.generative.serialization import restored as restored_model
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.results import Fit
 from nlmefit.saved import SavedModel, restored
@@ -16,12 +20,13 @@ from nlmefit.saved import SavedModel, restored
 LINES_SHOWN = 12
 
 
-def load(path: str | os.PathLike[str], model: AbstractModel | AbstractLatentModel | None = None) -> Fit:
+def load(path: str | os.PathLike[str], model: AbstractModel | AbstractLatentModel | AbstractGenerative | None = None) -> Any:
     """The fit that `fit.save(path)` wrote: it prints the same, and its tables are the same.
 
     **Arguments:** `model` the model that was fitted, at whatever values: the fit's model is then that one at the estimates, and
     `nm.predict`, `nm.evaluate` and the like work. Without it the model is text and values, which is enough for the tables and
-    for `start=`.
+    for `start=`. A `gen.GenerativeFit` comes back whole, with its networks; only where these are of classes or functions of your
+    own, `model` is needed, untrained, to take them from.
 
     The file holds no code, and loading it runs none. It does not hold the data: `fit.provenance` has their SHA-256, the number
     of rows, and the versions of the packages that made the fit.
@@ -30,11 +35,24 @@ def load(path: str | os.PathLike[str], model: AbstractModel | AbstractLatentMode
     `model` is another model than the one that was fitted, with the differences.
     """
     saved = archive.read(path)
+    if "generative" in saved:
+        return _trained(saved["generative"], path, model)
     try:
         fit = Fit(**restored(saved))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise NlmefitError(f"{path} is an nlmefit archive, but not of a fit ({error!r}).") from error
     return fit if model is None else replace(fit, model=_attached(fit.model, model))
+
+
+def _trained(saved: Any, path: Any, model: Any) -> GenerativeFit:
+    """A generative model with its networks; ModelError where `model` is of another class."""
+    try:
+        name = str(saved["model"]["class"])
+        if model is not None and type(model).__name__ != name:
+            raise ModelError(f"model= must be the model that was fitted, {name}, got {type(model).__name__}.")
+        return GenerativeFit.restored(saved, {} if model is None else own_names(model))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise NlmefitError(f"{path} is an nlmefit archive, but not of a fit ({error!r}).") from error
 
 
 def _attached(saved: SavedModel, model: Any) -> Any:
@@ -65,6 +83,8 @@ def _latent(saved: SavedModel, model: AbstractLatentModel) -> Any:
     if type(model).__name__ != saved.name:
         _check(saved, [f"the model's class: {saved.name} in the file, {type(model).__name__} given"])
     _check(saved, _names("random effects", saved.description["effects"], model.eta_names()))
+    if saved.description.get("generative"):  # with its networks
+        return restored_model(saved.description["generative"], own_names(model))
     theta = saved.description["theta"]
     _check(saved, _names("population parameters", saved.values, model.report(theta)))
     return model.at(theta)

@@ -33,6 +33,7 @@ from nlmefit.errors import DataError
 from nlmefit.latent import AbstractLatentModel, Parameter
 from nlmefit.population_solver import goes_in_steps, solver_of, unsolvable
 from nlmefit.priors import between, block_name, latent_block, latent_parameter, off_the_boundary
+from nlmefit.random_effects import flowed
 from nlmefit.solve.amounts import Problem, steps
 from nlmefit.solve.amounts import amounts as solve
 from nlmefit.solve.choice import automatic, check_solver
@@ -93,7 +94,8 @@ class PopulationModel(AbstractLatentModel):
         return self.model.structure(), self.occasions, self.solver, self.in_steps
 
     def omega(self, theta: Theta) -> Float[Array, "q q"]:
-        """Omega = diag(sd) R diag(sd): the Cholesky factor is diag(sd) times R's. All occasions have the same sds."""
+        """Omega = diag(sd) R diag(sd): the Cholesky factor is diag(sd) times R's. All occasions have the same sds; etas that a
+        flow makes random effects of are normal scores, of sd 1."""
         spec, names = self.model.specification, self.eta_names()
         if not names:
             return jnp.zeros((0, 0))
@@ -101,7 +103,7 @@ class PopulationModel(AbstractLatentModel):
         for block in spec.blocks:
             place = np.array([names.index(name) for name in block])
             root = root.at[np.ix_(place, place)].set(theta[block_name(block)])
-        sds = [theta[f"omega_{name}"] for name in spec.etas]
+        sds = [jnp.ones(()) if name in self.scores() else theta[f"omega_{name}"] for name in spec.etas]
         sds += [theta[f"gamma_{name}"] for name in spec.occasion_effects] * self.occasions
         return jnp.stack(sds)[:, None] * root
 
@@ -160,29 +162,38 @@ class PopulationModel(AbstractLatentModel):
     def _individual(self, theta: Theta, eta: Float[Array, "q"], subject: Any, time: Any, epoch: Any) -> dict[str, Any]:
         """Individual parameters and covariates at the given times, or by epoch where `time` is None: numbers, or vectors."""
         x = {**subject.covariates, **subject.varying}
-        effects = self._effects(eta, subject)
+        effects = self._effects(theta, eta, subject)
         if epoch is not None:
             x, effects = chosen(x, epoch), chosen(effects, epoch)
         if subject.course is not None and time is not None:
             x |= {name: jnp.interp(time, subject.course.knots, v) for name, v in subject.course.values.items()}
         return {**x, **self.model.parameters_of(theta, effects, x)}
 
-    def _effects(self, eta: Float[Array, "q"], subject: Any) -> dict[str, Any]:
+    def _effects(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Any]:
         """Random effects by parameter: numbers, or vectors by epoch where they change with the occasion."""
         spec = self.model.specification
-        effects: dict[str, Any] = dict(zip(spec.etas, eta[: len(spec.etas)], strict=True))
+        effects = self._of_subjects(theta, eta)
         kappas = eta[len(spec.etas) :].reshape(self.occasions, len(spec.occasion_effects))
         for place, name in enumerate(spec.occasion_effects):
             kappa = kappas[0, place] if subject.occasion is None else kappas[subject.occasion, place]
             effects[name] = effects.get(name, 0.0) + kappa
         return effects
 
+    def _of_subjects(self, theta: Theta, eta: Float[Array, "q"]) -> dict[str, Any]:
+        """Random effects by parameter, without the occasions' part."""
+        spec = self.model.specification
+        effects: dict[str, Any] = dict(zip(spec.etas, eta[: len(spec.etas)], strict=True))
+        return effects if spec.flow is None else effects | flowed(spec.flow, theta, effects)
+
     def _inputs(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> Any:
         """What the amounts are computed from: individual parameters and doses' properties, or, where those change so often
         that they are more numbers, population parameters and random effects."""
         made = self._made(theta, eta, subject)
         kinds = {name: p.kind for name, p in self.model.population().items()}
-        population = {n: v for n, v in theta.items() if kinds.get(n) in ("typical", "coefficient")}
+        read = (
+            ("typical", "coefficient") if self.model.specification.flow is None else ("typical", "coefficient", "flow", "omega")
+        )
+        population = {n: v for n, v in theta.items() if kinds.get(n) in read}
         original = (population, eta)
         running = subject.course is not None
         return original if running or _size(original) < _size(made) else made
@@ -242,12 +253,16 @@ class PopulationModel(AbstractLatentModel):
     def centred(self, subjects: Any) -> tuple[str, ...]:
         spec = self.model.specification
         changing = {*subjects.varying, *(subjects.course.values if subjects.course is not None else ())}
-        found = [f"omega_{n}" for n in spec.etas] + [f"gamma_{n}" for n in spec.occasion_effects]
+        found = [f"omega_{n}" for n in spec.etas if n not in self.scores()] + [f"gamma_{n}" for n in spec.occasion_effects]
         found += [block_name(block) for block in spec.blocks]
         for name, columns in self.model.mu_referenced.items():
             if not changing & {*columns}:
                 found += [name, *(coefficient for names in columns.values() for coefficient in names)]
         return tuple(found)
+
+    def scores(self) -> tuple[str, ...]:
+        flow = self.model.specification.flow
+        return () if flow is None else flow.names
 
     def sturdier(self) -> "PopulationModel | None":
         if isinstance(self.model.specification.solver, Automatic) and isinstance(self.solver, RungeKutta):
@@ -293,7 +308,7 @@ class PopulationModel(AbstractLatentModel):
     def individual(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Array]:
         """At the subject's first record, without the occasions' part."""
         spec = self.model.specification
-        effects = dict.fromkeys(spec.effects, 0.0) | dict(zip(spec.etas, eta[: len(spec.etas)], strict=True))
+        effects = dict.fromkeys(spec.effects, 0.0) | self._of_subjects(theta, eta)
         return {n: jnp.asarray(v, float) for n, v in self.model.parameters_of(theta, effects, subject.covariates).items()}
 
     def at(self, theta: Mapping[str, np.ndarray]) -> AbstractModel:

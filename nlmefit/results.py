@@ -161,12 +161,16 @@ class Fit:
         return found
 
     def omega_table(self) -> pd.DataFrame:
-        """Random effects: variance, sd, CV % (log-normal: sqrt(exp(variance) - 1)), shrinkage %; `kappa` are the occasions'."""
+        """Random effects: variance, sd, CV % (log-normal: sqrt(exp(variance) - 1)), shrinkage %; `kappa` are the occasions'.
+
+        Of a parameter with a flow: omega's, and the shrinkage of its normal scores."""
         skewed = log_normal(self.model)
         rows = {}
         for symbol, columns in self._effects().items():
             level, _, name = symbol.partition("_")
             variance = float(np.diag(self.omega)[self.omega.columns.get_loc(columns[0])])
+            if f"flow_{name}_1" in self.estimates:
+                variance, skewed = float(self.estimates[symbol]) ** 2, skewed - {name}
             cv = 100 * np.sqrt(np.expm1(variance)) if name in skewed else np.nan
             rows[name if level == "omega" else f"kappa_{name}"] = (variance, np.sqrt(variance), cv, self._shrinkage(columns))
         return pd.DataFrame.from_dict(rows, orient="index", columns=["variance", "sd", "cv", "shrinkage"])

@@ -1,10 +1,8 @@
 """A fit as plain content for an archive and back, and what stands for the model and the method of a loaded one."""
 
 import hashlib
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from importlib.metadata import PackageNotFoundError, version
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, final
 
@@ -16,8 +14,11 @@ from nlmefit.errors import ModelError
 from nlmefit.estimate.method import Found
 from nlmefit.estimate.standard_errors import Uncertainty
 from nlmefit.estimate.status import Status
+from nlmefit.generative import serialization
+from nlmefit.generative.capability import AbstractGenerative
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.saved_posterior import posterior_content, restored_posterior
+from nlmefit.versions import versions
 
 if TYPE_CHECKING:
     from nlmefit.results import Fit
@@ -42,8 +43,6 @@ AS_THEY_ARE = (
 CONVERTED = ("fixed", "status", "findings", "uncertainty", "model", "method", "found", "provenance")
 LEFT_OUT = ("latent", "data")
 """Fields of a fit that a file does not hold: the user's data, and the model bound to them."""
-
-VERSIONED = ("nlmefit", "jax", "numpyro", "numpy", "pandas")
 
 
 @final
@@ -156,6 +155,7 @@ def _model(fit: "Fit") -> dict[str, Any]:
         "log_normal": sorted(log_normal(model)),
         "effects": list(map(str, fit.eta.columns)),
         "theta": {} if declared else {name: np.asarray(p.start) for name, p in model.parameters().items()},
+        "generative": serialization.content(model, "model") if isinstance(model, AbstractGenerative) else None,
     }
 
 
@@ -177,10 +177,9 @@ def _found(found: Found | None) -> dict[str, Any] | None:
 
 
 def _provenance(fit: "Fit") -> dict[str, Any]:
-    versions = {name: package_version(name) for name in VERSIONED} | {"python": platform.python_version()}
     frame = getattr(fit.data, "frame", None)
     rows = len(fit.contributions) if frame is None else len(frame)
-    return {"versions": versions, "data": {"sha256": data_hash(fit.data), "rows": rows}}
+    return {"versions": versions(), "data": {"sha256": data_hash(fit.data), "rows": rows}}
 
 
 def data_hash(data: Any) -> str:
@@ -190,14 +189,6 @@ def data_hash(data: Any) -> str:
         return hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
     parts = [np.ascontiguousarray(x).tobytes() for x in jax.tree.leaves(getattr(data, "subjects", None))]
     return hashlib.sha256(b"".join(parts)).hexdigest()
-
-
-def package_version(package: str) -> str:
-    """Of an installed package."""
-    try:
-        return version(package)
-    except PackageNotFoundError:  # run from a folder, not installed
-        return "unknown"
 
 
 # ---- and back --------------------------------------------------------------------------------------------------------

@@ -12,14 +12,14 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "nlmefit"
 
 LAYERS = (
-    ("typing", "errors", "backend", "keys", "progress", "archive", "gaussian"),
+    ("typing", "errors", "backend", "keys", "progress", "archive", "versions", "gaussian"),
     ("declare",),
     ("data",),
     ("latent", "censored"),
     ("solve",),
     ("program",),
     ("priors",),
-    ("population_solver",),
+    ("population_solver", "random_effects"),
     ("population",),
     ("estimate",),
     ("generative",),

@@ -77,7 +77,10 @@ def scenario(
 def _carriers(people: Subjects, regimen: Regimen, times: Any) -> pd.DataFrame:
     """The subjects' own records: all of them where the doses are their own, else without doses and resets."""
     frame, evid = people.records.frame.copy(), event_types(people.records)
-    frame["seen"] = (observation_rows(people.records, evid) if times is None else False) & np.ones(len(frame), bool)
+    own = observation_rows(people.records, evid) if people.records.has("DV") else evid == 0  # a design without data yet
+    if times is None and not own.any():
+        raise DataError("these subjects have no observations, so no times of their own to be seen at: give times=.")
+    frame["seen"] = (own if times is None else False) & np.ones(len(frame), bool)
     frame["EVID"], frame["rank"] = np.where(evid == 0, 2.0, evid), np.where(frame["seen"], _SEEN, _DOSE)
     if regimen == Regimen.observed() and times is None:
         return frame

@@ -161,14 +161,15 @@ def _infix(e: Expression, inner: Callable[..., str], latex: bool, outer: int) ->
 def _sections(model: "AbstractModel") -> dict[str, dict[str, Expression]]:
     """Individual parameters, derivatives, predictions and residual variances, as expressions."""
     spec = model.specification
-    etas = [f"eta_{name}" for name in spec.etas] + [f"kappa_{name}" for name in spec.occasion_effects]
+    own = {name: _effect(spec, name) for name in spec.etas}
+    etas = [*own.values(), *(f"kappa_{name}" for name in spec.occasion_effects)]
     columns = list(model.covariates)
 
     def individual(**v: Any) -> Mapping[str, Any]:
-        eta = {name: sum(v[n] for n in (f"eta_{name}", f"kappa_{name}") if n in v) for name in spec.effects}
+        eta = {name: sum(v[n] for n in (own.get(name), f"kappa_{name}") if n in v) for name in spec.effects}
         return model.parameters_of(v, eta, Namespace({c: v[c] for c in columns}, "covariate"))
 
-    population = [name for name in model.values if not name.startswith(("omega_", "gamma_"))]
+    population = [name for name, p in model.population().items() if p.kind not in ("omega", "flow")]
     parameters = expressions(individual, [*population, *etas, *columns])
     inside = [f"A_{name}" for name in spec.compartments]
     names = ["t", *inside, *dict.fromkeys([*parameters, *columns])]
@@ -199,6 +200,13 @@ def _sections(model: "AbstractModel") -> dict[str, dict[str, Expression]]:
 
         sections[f"variance {endpoint}"] = expressions(variance, ["f", *parts.values()])
     return sections
+
+
+def _effect(spec: Any, name: str) -> str:
+    """What stands for a subject's random effect: eta, or the flow of it (and of those before it)."""
+    if spec.flow is None or name not in spec.flow.names:
+        return f"eta_{name}"
+    return f"omega_{name}·T_{name}({', '.join(f'eta_{n}' for n in (*spec.flow.before(name), name))})"
 
 
 def _doses(model: "AbstractModel", p: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,11 +279,13 @@ def _title(dynamics: Any) -> str:
 def _random_effects(model: "AbstractModel") -> list[str]:
     spec = model.specification
     blocked = {name for block in spec.blocks for name in block}
-    result = [f"  eta_{name} ~ N(0, omega_{name}^2)" for name in spec.etas if name not in blocked]
+    scores = () if spec.flow is None else spec.flow.names
+    result = [f"  eta_{n} ~ N(0, {1 if n in scores else f'omega_{n}^2'})" for n in spec.etas if n not in blocked]
+    result += [f"  T_{n}: a flow, of mean 0 and variance 1" for n in scores]
     result += [f"  kappa_{name} ~ N(0, gamma_{name}^2), new on each {spec.occasion}" for name in spec.occasion_effects]
     for block in spec.blocks:
         etas = ", ".join(f"eta_{name}" for name in block)
-        sds = ", ".join(f"omega_{name}" for name in block)
+        sds = ", ".join("1" if name in scores else f"omega_{name}" for name in block)
         correlations = ", ".join(f"corr_{a}_{b}" for a, b in combinations(block, 2))
         result.append(f"  ({etas}) ~ N(0, Omega),  sds {sds},  correlations {correlations}")
     return result
@@ -285,7 +295,13 @@ _GREEK = {"eta", "kappa", "omega", "beta", "sigma", "theta", "gamma"}
 
 
 def _latex_symbol(name: str) -> str:
-    """What follows the first underscore is a subscript; one letter is italic, a word upright."""
+    """What follows the first underscore is a subscript; one letter is italic, a word upright. A flow is a product of such."""
+    scale, _, flow = name.partition("·")
+    if flow:
+        function, _, etas = flow.rstrip(")").partition("(")
+        return (
+            rf"{_latex_symbol(scale)} \, {_latex_symbol(function)}({', '.join(_latex_symbol(eta) for eta in etas.split(', '))})"
+        )
     head, _, rest = name.partition("_")
     if head in _GREEK and rest:
         symbol = rf"\{head}"
@@ -303,7 +319,9 @@ def latex(model: "AbstractModel") -> str:
 
     rows = [rf"{{{_latex_symbol(n)}}}_i &= {show(e)}" for n, e in sections["individual"].items()]
     blocked = {name for block in spec.blocks for name in block}
-    rows += [rf"{_latex_symbol('eta_' + n)} &\sim N(0, {_latex_symbol('omega_' + n)}^2)" for n in spec.etas if n not in blocked]
+    scores = () if spec.flow is None else spec.flow.names
+    variances = {n: "1" if n in scores else f"{_latex_symbol('omega_' + n)}^2" for n in spec.etas}
+    rows += [rf"{_latex_symbol('eta_' + n)} &\sim N(0, {variances[n]})" for n in spec.etas if n not in blocked]
     rows += [rf"{_latex_symbol('kappa_' + n)} &\sim N(0, {_latex_symbol('gamma_' + n)}^2)" for n in spec.occasion_effects]
     for block in spec.blocks:
         etas = ", ".join(_latex_symbol(f"eta_{n}") for n in block)

@@ -13,6 +13,7 @@ from nlmefit.declare import equations
 from nlmefit.declare.dosing import Dosing
 from nlmefit.declare.dry_run import dry_run
 from nlmefit.declare.dynamics import AbstractDynamics
+from nlmefit.declare.flow import Flow
 from nlmefit.declare.namespace import Namespace
 from nlmefit.declare.omega import Blocks
 from nlmefit.declare.population import PopulationParameter, correlation_matrix, population_parameters
@@ -24,7 +25,7 @@ class _Body(dict):
     """A class body in which no declaration is overwritten unnoticed."""
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name in self and isinstance(self[name], Declaration | Blocks | AbstractDynamics):
+        if name in self and isinstance(self[name], Declaration | Blocks | Flow | AbstractDynamics):
             raise ModelError(f"`{name}` is declared twice in {self.get('__qualname__', 'the model')}.")
         super().__setitem__(name, value)
 
@@ -170,7 +171,7 @@ class AbstractModel(metaclass=_ModelType):
         return {
             name: {e.column: tuple(_beta(name, e.column, suffix) for suffix in e.coefficients()) for e in parameter.covariates}
             for name, parameter in self._spec.individuals.items()
-            if name in self._spec.etas
+            if name in self._spec.etas and not (self._spec.flow and name in self._spec.flow.names)
         }
 
     def mu_of(self, name: str, theta: Mapping[str, Any], x: Mapping[str, Any]) -> Any:

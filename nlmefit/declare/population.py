@@ -15,7 +15,7 @@ from nlmefit.errors import ModelError
 if TYPE_CHECKING:
     from nlmefit.declare.model import Specification
 
-Kind = Literal["typical", "coefficient", "omega", "correlation", "residual"]
+Kind = Literal["typical", "coefficient", "omega", "correlation", "flow", "residual"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class PopulationParameter:
 
 def population_parameters(spec: "Specification") -> dict[str, PopulationParameter]:
     """All population parameters in the order in which tables show them."""
-    found = [*_typical(spec), *_omegas(spec), *_correlations(spec), *_residuals(spec)]
+    found = [*_typical(spec), *_omegas(spec), *_correlations(spec), *_weights(spec), *_residuals(spec)]
     result: dict[str, PopulationParameter] = {}
     for parameter in found:
         if parameter.name in result:
@@ -104,6 +104,10 @@ def _correlations(spec: "Specification") -> list[PopulationParameter]:
         for block in spec.blocks
         for a, b in combinations(block, 2)
     ]
+
+
+def _weights(spec: "Specification") -> list[PopulationParameter]:
+    return [] if spec.flow is None else [PopulationParameter(name, 0.0, "flow") for name in spec.flow.weights()]
 
 
 def correlation_matrix(block: tuple[str, ...], values: Mapping[str, float]) -> np.ndarray:

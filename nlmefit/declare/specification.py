@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from nlmefit.declare.dynamics import AbstractDynamics
+from nlmefit.declare.flow import Flow
 from nlmefit.declare.omega import Blocks
 from nlmefit.declare.parameters import AbstractIndividual, Theta
 from nlmefit.declare.residual import AbstractResidual
@@ -24,6 +25,7 @@ class Specification:
     dynamics: AbstractDynamics | None
     """None where there is none, and until `dry_run` has read the compartments of one written as a method."""
     blocks: tuple[tuple[str, ...], ...]
+    flow: Flow | None
     occasion: str | None
     solver: AbstractSolver
 
@@ -76,7 +78,7 @@ def declarations(cls: type) -> dict[str, Declaration]:
 
 
 _METHODS = ("individual", "observe", "dosing", "dynamics", "initial")
-_RESERVED = frozenset({*_METHODS, "omega", "occasion", "solver", "program", "eta", "eta_base", "t"})
+_RESERVED = frozenset({*_METHODS, "omega", "flow", "occasion", "solver", "program", "eta", "eta_base", "t"})
 
 
 def specification(cls: type, declared: dict[str, Declaration], taken: Collection[str]) -> Specification:
@@ -95,6 +97,7 @@ def specification(cls: type, declared: dict[str, Declaration], taken: Collection
         residuals={n: d for n, d in declared.items() if isinstance(d, AbstractResidual)},
         dynamics=dynamics if isinstance(dynamics, AbstractDynamics) else None,
         blocks=_blocks(cls, declared),
+        flow=_flow(cls, declared),
         occasion=getattr(cls, "occasion", None),
         solver=getattr(cls, "solver", Automatic()),
     )
@@ -155,7 +158,7 @@ def _check_occasion(cls: type, spec: Specification) -> None:
 def _check_places(cls: type) -> None:
     """Values and methods that would be ignored because they stand under a name that has no meaning."""
     for name, value in vars(cls).items():
-        kinds = {"omega": Blocks, "dynamics": AbstractDynamics, "solver": AbstractSolver}
+        kinds = {"omega": Blocks, "flow": Flow, "dynamics": AbstractDynamics, "solver": AbstractSolver}
         place = next((place for place, kind in kinds.items() if isinstance(value, kind)), name)
         if place != name:
             raise ModelError(f"{cls.__name__}: `{name} = {value!r}` would be ignored; write `{place} = ...`.")
@@ -184,8 +187,32 @@ def _blocks(cls: type, declared: dict[str, Declaration]) -> tuple[tuple[str, ...
         return ()
     if not isinstance(omega, Blocks):
         raise ModelError(f"{cls.__name__}: `omega` must be nm.Blocks(...), got {omega!r}.")
-    etas = [n for n, d in declared.items() if isinstance(d, AbstractIndividual) and d.iiv is not None]
+    etas = _with_eta(declared)
     for name in (name for block in omega.names for name in block):
         if name not in etas:
             raise ModelError(f"{cls.__name__}: omega: " + unknown("eta", name, etas))
     return tuple(tuple(sorted(block, key=etas.index)) for block in omega.names)
+
+
+def _flow(cls: type, declared: dict[str, Declaration]) -> Flow | None:
+    flow = getattr(cls, "flow", None)
+    if flow is None:
+        return None
+    if not isinstance(flow, Flow):
+        raise ModelError(f"{cls.__name__}: `flow` must be nm.Flow(...), got {flow!r}.")
+    etas, joint = _with_eta(declared), {name for group in flow.groups if len(group) > 1 for name in group}
+    for name in flow.names:
+        if name not in etas:
+            raise ModelError(f"{cls.__name__}: flow: " + unknown("eta", name, etas))
+    for block in _blocks(cls, declared):
+        both = joint & {*block}
+        if both:
+            raise ModelError(
+                f"{cls.__name__}: {', '.join(sorted(both))} have a joint flow, which says how they depend on each other, and "
+                "are in a block of omega too; take them out of one."
+            )
+    return flow
+
+
+def _with_eta(declared: dict[str, Declaration]) -> list[str]:
+    return [n for n, d in declared.items() if isinstance(d, AbstractIndividual) and d.iiv is not None]

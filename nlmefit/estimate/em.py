@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from nlmefit.backend import compiled
+from nlmefit.errors import MethodError
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites
 from nlmefit.estimate.empirical_bayes import expand, find_mode
@@ -48,6 +49,17 @@ class Expected(NamedTuple):
     def information(self) -> Any:
         """-d2 log p(y_i; u) / du du' (Louis 1982)."""
         return self.curvature - self.crossed + self.score[:, :, None] * self.score[:, None, :]
+
+
+def check_scores(problem: Problem, method: str) -> None:
+    """MethodError where random effects are a flow's: given the scores, precise records say almost all about its weights, and the
+    steps of EM get as short as that information is large."""
+    scores = problem.model.scores()
+    if scores:
+        raise MethodError(
+            f"{method} would learn the flow of {', '.join(scores)} (nm.Flow) so slowly that its answer could not be trusted. "
+            "Use nm.Laplace(), nm.Quadrature(...), nm.VI() or nm.NUTS(); nm.log_marginal judges them all."
+        )
 
 
 def population_coordinates(problem: Problem) -> Bool[np.ndarray, "p"]:

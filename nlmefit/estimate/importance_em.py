@@ -67,6 +67,7 @@ class ImportanceEM(AbstractMethod):
         return "importance-sampling EM"
 
     def find(self, problem: Problem, progress: Reporter, key: Array) -> Found:
+        em.check_scores(problem, self.name)
         steps, last = jax.random.split(key)
         path = _Path(problem.coordinates.start())
         rng = generator(steps)
@@ -113,6 +114,7 @@ class ITS(AbstractMethod):
         return "iterative two-stage"
 
     def find(self, problem: Problem, progress: Reporter, key: Array) -> Found:
+        em.check_scores(problem, self.name)
         path = _Path(problem.coordinates.start())
         x = matched(4 * max(problem.q, 1), problem.q)
 

@@ -70,6 +70,7 @@ class SAEM(AbstractMethod):
         return "SAEM"
 
     def find(self, problem: Problem, progress: Reporter, key: Array) -> Found:
+        em.check_scores(problem, self.name)
         return _Run(problem, self, progress, key).found()
 
     def evaluate(self, problem: Problem, key: Array) -> Found:

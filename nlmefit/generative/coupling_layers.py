@@ -54,7 +54,7 @@ class AffineCoupling(AbstractCoupling):
     """
 
     network: MLP = field(default_factory=MLP)
-    limit: float = 3.0
+    limit: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.limit > 0:

@@ -204,19 +204,37 @@ def ancestral(model: AbstractDiffusion, key: Array, given: Array, steps: int, st
     """
     first, last, rest = jax.random.split(key, 3)
     size = len(model.units.center)
+    step = _backward(model, given, steps, stochastic)
+    x, _ = jax.lax.scan(lambda x, at: (step(x, at), None), jax.random.normal(first, (size,)), _course(rest, steps))
+    log_snr = model.schedule.log_snr(jnp.zeros(()))
+    return model.units.back((x + stochastic * noise(log_snr) * jax.random.normal(last, (size,))) / signal(log_snr))
 
-    def step(x: Array, at: tuple[Array, Array]) -> tuple[Array, None]:
+
+def ancestral_path(model: AbstractDiffusion, key: Array, given: Array, steps: int) -> Float[Array, "steps+1 D"]:
+    """x_t at t = 1, 1 - 1/steps ... 0 on the way of one sample of `ancestral`, in standardised units."""
+    first, _, rest = jax.random.split(key, 3)
+    start = jax.random.normal(first, (len(model.units.center),))
+    step = _backward(model, given, steps, 1.0)
+    _, later = jax.lax.scan(lambda x, at: (step(x, at),) * 2, start, _course(rest, steps))
+    return jnp.concatenate([start[None], later])
+
+
+def _backward(model: AbstractDiffusion, given: Array, steps: int, stochastic: float) -> Any:
+    """A draw of x at (k - 1) / steps given x at k / steps."""
+
+    def step(x: Array, at: tuple[Array, Array]) -> Array:
         k, key = at
         earlier, later = model.schedule.log_snr((k - 1) / steps), model.schedule.log_snr(k / steps)
         said = model.predicted(x, later, given)
         variance = stochastic**2 * reverse(earlier, later).variance
         kept = jnp.sqrt(jnp.maximum(jax.nn.sigmoid(-earlier) - variance, 0.0))
-        return signal(earlier) * said.data + kept * said.noise + jnp.sqrt(variance) * jax.random.normal(key, x.shape), None
+        return signal(earlier) * said.data + kept * said.noise + jnp.sqrt(variance) * jax.random.normal(key, x.shape)
 
-    times = jnp.arange(steps, 0, -1, dtype=float)
-    x, _ = jax.lax.scan(step, jax.random.normal(first, (size,)), (times, jax.random.split(rest, steps)))
-    log_snr = model.schedule.log_snr(jnp.zeros(()))
-    return model.units.back((x + stochastic * noise(log_snr) * jax.random.normal(last, (size,))) / signal(log_snr))
+    return step
+
+
+def _course(key: Array, steps: int) -> tuple[Array, Array]:
+    return jnp.arange(steps, 0, -1, dtype=float), jax.random.split(key, steps)
 
 
 def _still(network: eqx.nn.MLP) -> eqx.nn.MLP:

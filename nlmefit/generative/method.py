@@ -1,6 +1,7 @@
 """What every method that trains networks is, and the fit that it gives."""
 
 import abc
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -9,13 +10,20 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array
 
+from nlmefit import archive
 from nlmefit.errors import MethodError
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.status import Status
 from nlmefit.generative.capability import AbstractGenerative
 from nlmefit.generative.rows import Samples
+from nlmefit.generative.serialization import content, restored
 from nlmefit.generative.training import Trained, Training, train
 from nlmefit.typing import Scalar
+from nlmefit.versions import versions
+
+NAMED = ("model", "method", "status")
+"""Fields of a fit that a file holds by the names of their classes and fields."""
+AS_THEY_ARE = ("loss", "history", "rows", "seconds", "key", "provenance")
 
 
 class AbstractTrainer(abc.ABC):
@@ -63,20 +71,39 @@ class GenerativeFit:
     loss: float
     """Mean over the last tenth of the steps, or the least over the rows held out."""
     history: pd.DataFrame
-    """The loss by step; `held_out` where it was looked at."""
+    """The loss by step, and what else the method records; `held_out` where it was looked at."""
     rows: int
     seconds: Mapping[str, float]
     key: np.ndarray = field(repr=False)
+    provenance: Mapping[str, Any] = field(repr=False)
+    """The versions of the packages that it was made with, and the SHA-256 of the data."""
 
     @classmethod
-    def of(cls, method: AbstractTrainer, trained: Trained, rows: int, seconds: float, key: np.ndarray) -> "GenerativeFit":
-        history = pd.DataFrame({"step": np.arange(1, len(trained.losses) + 1), "loss": trained.losses})
+    def of(cls, method: AbstractTrainer, trained: Trained, data: Samples, seconds: float, key: np.ndarray) -> "GenerativeFit":
+        history = pd.DataFrame({"step": np.arange(1, len(trained.losses) + 1), "loss": trained.losses, **trained.record})
         last = trained.losses[-max(1, len(trained.losses) // 10) :]
         loss = float(np.mean(last)) if len(last) else np.nan
         if trained.held_out:
             history = history.merge(pd.DataFrame(trained.held_out, columns=["step", "held_out"]), on="step", how="left")
             loss = min(value for _, value in trained.held_out)
-        return cls(trained.model, method, trained.status(), loss, history, rows, {**trained.seconds, "total": seconds}, key)
+        provenance = {"versions": versions(), "data": {"sha256": data.sha256, "rows": len(data)}}
+        spent = {**trained.seconds, "total": seconds}
+        return cls(trained.model, method, trained.status(), loss, history, len(data), spent, key, provenance)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit to one file, for `nm.load`: weights, numbers and text, no code, no data.
+
+        An older file is replaced at the end, in one step. Raises NlmefitError where `path` is a folder, lies in none, or cannot
+        be written, ModelError for a model or a method that holds what is no array, no number and no module.
+        """
+        named = {name: content(getattr(self, name), name) for name in NAMED}
+        archive.write(path, {"generative": {**named, **{name: getattr(self, name) for name in AS_THEY_ARE}}})
+
+    @classmethod
+    def restored(cls, saved: Mapping[str, Any], own: Mapping[str, Any]) -> "GenerativeFit":
+        """From what `save` wrote; `own` are the user's classes and functions by name. NlmefitError for others."""
+        named = {name: restored(saved[name], own) for name in NAMED}
+        return cls(**named, **{name: saved[name] for name in AS_THEY_ARE})
 
     def __str__(self) -> str:
         where = "on rows held out" if "held_out" in self.history else "over the last tenth of the steps"

@@ -1,5 +1,6 @@
 """Data of generative models: rows of a matrix, with or without what each row is conditioned on."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def sha256(self) -> str:
+        """Of the numbers."""
+        return hashlib.sha256(np.ascontiguousarray(self.x).tobytes() + np.ascontiguousarray(self.given).tobytes()).hexdigest()
 
     def split(self, share: float, order: np.ndarray) -> tuple["Samples", "Samples"]:
         """All but a share of the rows, and that share, the rows taken in that order."""

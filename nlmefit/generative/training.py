@@ -45,7 +45,7 @@ class Training:
     **Others:** `average` the decay of an exponential average of the weights that the result is made of, 0 for the last weights;
     `decay` of weights (AdamW; Loshchilov and Hutter 2019); `held_out` a share of the rows that is not trained on: the weights
     with the least loss there are kept; `precision` of the networks while they are trained, "float32" or "float64" (results
-    are computed in float64 either way).
+    are computed in float64 either way); `betas` of Adam's averages of gradients and of their squares.
 
     Raises MethodError for values out of range.
     """
@@ -57,6 +57,7 @@ class Training:
     decay: float = 0.0
     held_out: float = 0.0
     precision: Precision = "float64"
+    betas: tuple[float, float] = (0.9, 0.999)
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps, 1)
@@ -69,12 +70,14 @@ class Training:
             raise MethodError("rate must be above 0.")
         if self.precision not in get_args(Precision):
             raise MethodError(f"precision must be 'float32' or 'float64', got {self.precision!r}.")
+        if not isinstance(self.betas, tuple) or len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
+            raise MethodError(f"betas must be two numbers from 0 to below 1, such as (0.9, 0.999), got {self.betas!r}.")
 
     def optimizer(self, steps: int | None = None) -> optax.GradientTransformation:
         count = self.steps if steps is None else steps
         rising = max(1, count // 50)
         course = optax.warmup_cosine_decay_schedule(self.rate / rising, self.rate, rising, max(count, rising + 1))
-        return optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(course, weight_decay=self.decay))
+        return optax.chain(optax.clip_by_global_norm(CLIP), optax.adamw(course, *self.betas, weight_decay=self.decay))
 
 
 @dataclass
@@ -82,19 +85,27 @@ class Trained:
     """What a training gave."""
 
     model: Any
-    losses: Float[np.ndarray, " steps"]
-    """By step, over that step's batch."""
-    held_out: list[tuple[int, float]]
+    record: dict[str, Float[np.ndarray, " steps"]]
+    """By step, over that step's batch: "loss", and what else a method records."""
+    held_out: list[tuple[int, float]] = field(default_factory=list)
     """(step, loss over the rows held out)."""
-    stopped: str
+    stopped: str = ""
     """Why it ended early; empty if it did not."""
     seconds: dict[str, float] = field(default_factory=dict)
+    judged: Status | None = None
+    """What a method without a descent to judge by found instead."""
+
+    @property
+    def losses(self) -> Float[np.ndarray, " steps"]:
+        return self.record["loss"]
 
     def status(self) -> Status:
         """Converged: between the last two tenths of the steps the mean loss fell by no more than twice its standard error, or a
         thousandth of what it fell by in all."""
         if self.stopped:
             return Status("failed", (f"{self.stopped[0].upper()}{self.stopped[1:]}; these are the last good weights.",))
+        if self.judged is not None:
+            return self.judged
         tenth = len(self.losses) // 10
         if tenth < 10:
             return Status("uncertain", (f"{len(self.losses)} steps are too few to judge by.",))
@@ -114,6 +125,34 @@ class Weights(NamedTuple):
     average: Any
     memory: Any
 
+    @classmethod
+    def start(cls, weights: Any, optimizer: Any) -> "Weights":
+        return cls(weights, weights, optimizer.init(weights))
+
+    def moved(self, slope: Any, optimizer: Any, training: Training) -> "Weights":
+        """A step further."""
+        change, memory = optimizer.update(slope, self.memory, self.now)
+        now = optax.apply_updates(self.now, change)
+        average = self.average
+        if training.average:
+            average = jax.tree.map(lambda a, w: training.average * a + (1 - training.average) * w, self.average, now)
+        return Weights(now, average, memory)
+
+    def result(self, training: Training) -> Any:
+        """What the fitted model is made of."""
+        return self.average if training.average else self.now
+
+
+class Course(NamedTuple):
+    """A training, as the loop sees it: states, of any kind, that blocks of steps move."""
+
+    advance: Callable[[Any, Int[np.ndarray, "s B"], Array], tuple[Any, dict[str, Array]]]
+    """A block of s steps from (state, rows' indices, keys): the state after it, and what is recorded of each step."""
+    model: Callable[[Any], Any]
+    """The model, in double precision, that a state stands for."""
+    held_out: Callable[[Any], float] | None = None
+    """A state's loss on the rows held out, by which the best is kept."""
+
 
 def train(loss: Loss, model: Any, data: Samples, training: Training, progress: Reporter, key: Array) -> Trained:
     """Minimize the expected loss over the rows. Ctrl-C ends it with the weights so far, a loss that is no number with the last
@@ -121,72 +160,71 @@ def train(loss: Loss, model: Any, data: Samples, training: Training, progress: R
 
     Raises DataError where the loss is no number from the start.
     """
-    began = time.perf_counter()
     order, choose, draw, check = jax.random.split(key, 4)
-    shuffled = np.asarray(jax.random.permutation(order, len(data)))
-    rows, held = data.split(training.held_out, shuffled)
+    rows, held = data.split(training.held_out, np.asarray(jax.random.permutation(order, len(data))))
     weights, constants = eqx.partition(cast(model, training.precision), is_weight)
     optimizer = training.optimizer()
-    state = Weights(weights, weights, optimizer.init(weights))
-    advance = _advance(loss, constants, optimizer, training, _on_device(rows, training))
-    value = jitted(lambda weights, key: loss(eqx.combine(weights, constants), *_on_device(held, training), key))
-    result = Trained(model, np.zeros(0), [], "")
-    best = np.inf
+    x, given = on_device(rows, training)
+    value = jitted(lambda weights, key: loss(eqx.combine(weights, constants), *on_device(held, training), key))
+
+    def step(state: Weights, at: tuple[Array, Array]) -> tuple[Weights, dict[str, Array]]:
+        index, key = at
+        found, slope = jax.value_and_grad(lambda w: loss(eqx.combine(w, constants), x[index], given[index], key))(state.now)
+        return state.moved(slope, optimizer, training), {"loss": found}
+
+    course = Course(
+        jitted(lambda state, indices, keys: jax.lax.scan(step, state, (indices, keys))),
+        lambda state: with_weights(model, state.result(training)),
+        (lambda state: float(value(state.result(training), check))) if len(held) else None,
+    )
+    start = Weights.start(weights, optimizer)
+    return follow(course, start, model, batches(len(rows), training, choose, draw), training.steps, progress)
+
+
+def follow(
+    course: Course, state: Any, model: Any, blocks: Iterator[tuple[np.ndarray, Array]], steps: int, progress: Reporter
+) -> Trained:
+    """The result of the blocks of steps, one after another, and at first the model. Raises DataError where a loss is no number
+    from the start."""
+    began, best, result = time.perf_counter(), np.inf, Trained(model, {"loss": np.zeros(0)})
     try:
-        for indices, keys in _batches(len(rows), training, choose, draw):
+        for indices, keys in blocks:
             if "prepare and compile" not in result.seconds and len(result.losses):
                 result.seconds["prepare and compile"] = time.perf_counter() - began
-            moved, losses = advance(state, indices, keys)
-            losses = np.asarray(losses, float)
-            if not np.all(np.isfinite(losses)):
-                _check_first(result.losses, losses)
-                result.stopped = (
-                    f"the loss is not a number from step {len(result.losses) + int(np.argmin(np.isfinite(losses)))} on"
-                )
+            moved, found = course.advance(state, indices, keys)
+            record = {name: np.asarray(values, float) for name, values in found.items()}
+            good = np.all([np.isfinite(values) for values in record.values()], axis=0)
+            if not np.all(good):
+                _check_first(result.losses, good)
+                result.stopped = f"the loss is not a number from step {len(result.losses) + int(np.argmin(good))} on"
                 break
-            state, result.losses = moved, np.concatenate([result.losses, losses])
-            kept = state.average if training.average else state.now
-            if len(held):
-                result.held_out.append((len(result.losses), float(value(kept, check))))
-                if result.held_out[-1][1] >= best:
-                    kept = None
-                else:
-                    best = result.held_out[-1][1]
-            if kept is not None:
-                result.model = eqx.combine(cast(kept, "float64"), eqx.filter(model, is_weight, inverse=True))
-            said = f", held out {result.held_out[-1][1]:.4f}" if len(held) else ""
-            progress.stage(f"step {len(result.losses)} of {training.steps}, loss {np.mean(losses):.4f}{said}")
+            state, before = moved, result.record
+            result.record = {n: np.concatenate([before.get(n, np.zeros(0)), values]) for n, values in record.items()}
+            said, keep = "", True
+            if course.held_out is not None:
+                result.held_out.append((len(result.losses), course.held_out(state)))
+                said, keep = f", held out {result.held_out[-1][1]:.4f}", result.held_out[-1][1] < best
+                best = min(best, result.held_out[-1][1])
+            if keep:
+                result.model = course.model(state)
+            last = ", ".join(f"{name} {np.mean(values):.4f}" for name, values in record.items())
+            progress.stage(f"step {len(result.losses)} of {steps}, {last}{said}")
     except KeyboardInterrupt:
         result.stopped = f"interrupted after {len(result.losses)} steps"
     result.seconds["train"] = time.perf_counter() - began - result.seconds.get("prepare and compile", 0.0)
     return result
 
 
-def _check_first(losses: np.ndarray, block: np.ndarray) -> None:
-    if not len(losses) and not np.isfinite(block[0]):
+def _check_first(losses: np.ndarray, good: np.ndarray) -> None:
+    if not len(losses) and not good[0]:
         raise DataError("the loss is not a number at the start: the data's scale may be far from 1 (standardise the columns).")
 
 
-def _advance(loss: Loss, constants: Any, optimizer: Any, training: Training, rows: tuple[Array, Array]) -> Any:
-    """A block of steps, compiled."""
-    x, given = rows
-
-    def step(state: Weights, at: tuple[Array, Array]) -> tuple[Weights, Array]:
-        index, key = at
-        value, slope = jax.value_and_grad(lambda w: loss(eqx.combine(w, constants), x[index], given[index], key))(state.now)
-        change, memory = optimizer.update(slope, state.memory, state.now)
-        now = optax.apply_updates(state.now, change)
-        average = state.average
-        if training.average:
-            average = jax.tree.map(lambda a, w: training.average * a + (1 - training.average) * w, state.average, now)
-        return Weights(now, average, memory), value
-
-    return jitted(lambda state, indices, keys: jax.lax.scan(step, state, (indices, keys)))
-
-
-def _batches(size: int, training: Training, choose: Array, draw: Array) -> Iterator[tuple[Int[np.ndarray, "s B"], Array]]:
-    """Indices of the rows in each step, and its key, block by block: every row once before any comes again."""
-    batch, block = min(training.batch, size), -(-training.steps // LOOKS)
+def batches(
+    size: int, training: Training, choose: Array, draw: Array, times: int = 1
+) -> Iterator[tuple[Int[np.ndarray, "s B"], Array]]:
+    """Indices of the rows in each step, `times` a batch, and its key, block by block: every row once before any comes again."""
+    batch, block = times * min(training.batch, size), -(-training.steps // LOOKS)
     generator = np.random.default_rng(np.asarray(jax.random.key_data(choose)))
     stream = np.zeros(0, int)
     for begin in range(0, training.steps, block):
@@ -197,7 +235,7 @@ def _batches(size: int, training: Training, choose: Array, draw: Array) -> Itera
         yield indices, jax.random.split(jax.random.fold_in(draw, begin), steps)
 
 
-def _on_device(rows: Samples, training: Training) -> tuple[Array, Array]:
+def on_device(rows: Samples, training: Training) -> tuple[Array, Array]:
     return jnp.asarray(rows.x, training.precision), jnp.asarray(rows.given, training.precision)
 
 
@@ -209,3 +247,8 @@ def is_weight(leaf: Any) -> bool:
 def cast(tree: Any, precision: str) -> Any:
     """The tree with its weights and constants in that precision."""
     return jax.tree.map(lambda w: w.astype(precision) if eqx.is_inexact_array(w) else w, tree)
+
+
+def with_weights(model: Any, weights: Any) -> Any:
+    """The model with other weights, in double precision."""
+    return eqx.combine(cast(weights, "float64"), eqx.filter(model, is_weight, inverse=True))

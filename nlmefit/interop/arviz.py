@@ -20,8 +20,8 @@ from nlmefit.joint_draws import Sample, approximated, of_chains, proposals_at
 from nlmefit.keys import jax_key
 from nlmefit.program import observed_sites
 from nlmefit.results import Fit
-from nlmefit.saved import VERSIONED, package_version
 from nlmefit.typing import Theta
+from nlmefit.versions import VERSIONED, package_version
 
 try:
     with warnings.catch_warnings():  # ArviZ announces its refactoring on every import

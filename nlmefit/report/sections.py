@@ -16,7 +16,8 @@ from nlmefit.errors import NlmefitError
 from nlmefit.report.html import Html, definitions, inside, picture, table, tag
 from nlmefit.report.mathml import UnknownLatex, equations
 from nlmefit.results import Fit
-from nlmefit.saved import VERSIONED, data_hash, model_name, package_version
+from nlmefit.saved import data_hash, model_name
+from nlmefit.versions import VERSIONED, package_version
 
 MANY_PANELS = 12
 """Of the individual fits."""

@@ -14,6 +14,7 @@ from nlmefit.errors import DataError, unknown
 from nlmefit.estimate.draws import generator
 from nlmefit.model import Model
 from nlmefit.results import Fit
+from nlmefit.simulation.covariate_model import CovariateModel
 
 
 def people_of(model: Model, fit: Fit | None, subjects: Any, covariates: Any, key: Array) -> tuple[pd.DataFrame | Subjects, Rule]:
@@ -40,6 +41,10 @@ def _own(data: pd.DataFrame | Subjects, model: Model) -> tuple[Subjects, Rule]:
 
 def _new(model: Model, fit: Fit | None, count: int | None, covariates: Any, key: Array) -> pd.DataFrame:
     needed = needs_of(model).columns
+    if isinstance(covariates, CovariateModel):
+        if count is None:
+            raise DataError("how many subjects? A model of covariates draws as many as subjects= says.")
+        covariates = covariates.sample(count, key=key)
     table = _table(covariates, needed, fit)
     size = count if count is not None else len(table)
     if len(table) == size and count is None or isinstance(covariates, pd.DataFrame) and len(table) == size:

@@ -16,6 +16,7 @@ from nlmefit.keys import Key, jax_key
 from nlmefit.model import Model
 from nlmefit.population import PopulationModel
 from nlmefit.results import Fit
+from nlmefit.simulation.covariate_model import CovariateModel
 from nlmefit.simulation.draws import Draws, Effects, Layer
 from nlmefit.simulation.people import people_of
 from nlmefit.simulation.profiles import Simulation
@@ -30,7 +31,7 @@ def simulate(
     *,
     times: Sequence[float] | np.ndarray | None = None,
     subjects: int | pd.DataFrame | Subjects | None = None,
-    covariates: pd.DataFrame | Mapping[str, float] | None = None,
+    covariates: pd.DataFrame | Mapping[str, float] | CovariateModel | None = None,
     eta: Effects | pd.DataFrame = "population",
     draws: int | None = None,
     uncertainty: Layer | pd.DataFrame | None = None,
@@ -54,11 +55,11 @@ def simulate(
     | a DataFrame | given by ID |
 
     **Others:** `covariates` of new subjects: the same for all, or a table with a row per subject, from which rows are drawn
-    where `subjects` asks for another number; without it they are drawn from the fit's data. `draws` of each subject (1; 200 where
-    `eta="individual"` or `uncertainty` is given). `uncertainty` of the parameters: "covariance", a normal distribution of the
-    free coordinates with the fit's covariance; "posterior", the draws of NUTS; or a table with a draw of the parameters in each
-    row (`nm.bootstrap`). With `eta="individual"` the random effects follow the parameters. `residual` adds residual error; else
-    the predictions are given (means, of counts and categories).
+    where `subjects` asks for another number, or a model that draws them (`nm.covariate_model`); without it they are drawn from
+    the fit's data. `draws` of each subject (1; 200 where `eta="individual"` or `uncertainty` is given). `uncertainty` of the
+    parameters: "covariance", a normal distribution of the free coordinates with the fit's covariance; "posterior", the draws of
+    NUTS; or a table with a draw of the parameters in each row (`nm.bootstrap`). With `eta="individual"` the random effects follow
+    the parameters. `residual` adds residual error; else the predictions are given (means, of counts and categories).
 
     Regimens are compared by common random numbers: draw d of subject i has the same parameters, random effects and residual noise
     under each of them, whatever else is simulated. Nothing is computed until it is asked for: `.frame()`, `.bands()` or

@@ -1,12 +1,15 @@
 """Flow matching from eight Gaussians to two moons: squared 2-Wasserstein distance of 10,000 samples to as many of the data.
 
-    python tests/benchmarks/gaussians_to_moons.py
+    python tests/benchmarks/gaussians_to_moons.py --seed 1
 
 The data are those of the published comparisons: moons with equispaced angles whose noise is uniform on [0, 0.2] and the same for
 both coordinates, times 3 minus 1 (torchdyn); Gaussians at radius 5 whose covariance is sqrt(0.1) I. Peers: Cheng and Schwing
-(2025), figure 1, and torchcfm 1.0.7 with the network of its tutorial (one seed).
+(2025), figure 1 (10 seeds, 396,034 weights, 20,000 steps of 256 rows), and torchcfm 1.0.7 with the network of its tutorial (one
+seed, 8,706 weights, as many steps). Theirs are trained on new rows at each step, ours (33,794 weights, 12,000 steps of 512 rows)
+on 10,000 rows once drawn. Settings were tried out on seed 0; other seeds are reported.
 """
 
+import argparse
 import time
 
 import numpy as np
@@ -41,7 +44,10 @@ def squared_distance(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def main() -> None:
-    rng = np.random.default_rng(0)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    seed = parser.parse_args().seed
+    rng = np.random.default_rng(seed)
     X, source = moons(ROWS, rng), gaussians(5 * ROWS, rng)
     target, start = moons(ROWS, rng), gaussians(ROWS, rng)
     apart = squared_distance(start, target)
@@ -52,7 +58,7 @@ def main() -> None:
     for coupling in (gen.Independent(), gen.OptimalTransport(among=2000)):
         began = time.process_time()
         model = gen.VelocityField(source, gen.MLP(128, 3))
-        fit = nm.fit(model, X, gen.FlowMatching(coupling, training), progress=False)
+        fit = nm.fit(model, X, gen.FlowMatching(coupling, training), key=seed, progress=False)
         spent = time.process_time() - began
         values = [squared_distance(m.from_source(start), target) for m in (fit.model, fit.model.using(gen.Euler(1)))]
         npe = gen.transport.normalized_path_energy(gen.straightness(fit.model, start[:2000]).energy, apart)

@@ -53,7 +53,7 @@ MAPS = {
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_G1_inverse_and_log_determinant(name):
+def test_g1_inverse_and_log_determinant(name):
     """inverse(forward(x)) - x < 1e-10; log|det| = slogdet of the Jacobian @1e-9, both ways."""
     bijection, x = MAPS[name], jax.random.normal(jax.random.key(5), (50, D))
     given = jax.random.normal(jax.random.key(6), (50, C))
@@ -73,7 +73,7 @@ def test_G1_inverse_and_log_determinant(name):
     np.testing.assert_allclose(back, -exact, atol=1e-9)
 
 
-def test_G1_couplings_depend_on_what_is_given():
+def test_g1_couplings_depend_on_what_is_given():
     for name in ("affine coupling", "spline coupling"):
         x = jnp.array([0.2, -0.3, 0.5])
         forward = jax.jit(lambda c, name=name: MAPS[name].forward(x, c)[0])
@@ -98,7 +98,7 @@ def test_a_spline_is_the_identity_outside_and_smooth_inside():
     np.testing.assert_allclose(splines.forward(jnp.array(0.7), zero, 2.0)[0], 0.7, atol=1e-12)
 
 
-def test_G2_plu():
+def test_g2_plu():
     """P, L and U are SciPy's; log|det W| = sum log|u_ii| whatever the sign of det P; a permutation matrix needs P."""
     for seed in range(4):
         W = np.random.default_rng(seed).normal(size=(6, 6))

@@ -35,7 +35,7 @@ def exact_log_density(X):
 
 
 @pytest.mark.parametrize("solver", [gen.Adaptive(1e-10), gen.RungeKutta(40)], ids=["adaptive", "Runge-Kutta"])
-def test_G5_a_linear_field_is_exact(solver):
+def test_g5_a_linear_field_is_exact(solver):
     """= G1 for the affine map e^A x + b."""
     X = np.random.default_rng(0).normal(size=(5, 2))
     model = linear_model(solver=solver)
@@ -48,7 +48,7 @@ def test_G5_a_linear_field_is_exact(solver):
 
 
 @pytest.mark.parametrize("law", ["rademacher", "normal"])
-def test_G5_E2_hutchinson(law):
+def test_g5_e2_hutchinson(law):
     """Unbiased; variance 2 |S|^2 (normal) or 2 (|S|^2 - sum S_ii^2) (signs), S the symmetric part of A, within 4 SE."""
     S = (A + A.T) / 2
     expected = 2 * np.sum(S**2) - (2 * np.sum(np.diag(S) ** 2) if law == "rademacher" else 0)
@@ -62,7 +62,7 @@ def test_G5_E2_hutchinson(law):
         np.testing.assert_allclose(gen.Hutchinson.trace(lambda u: A @ u, jnp.ones(2), signs)[1], np.trace(A), atol=1e-15)
 
 
-def test_G5_the_noisy_log_density_is_unbiased():
+def test_g5_the_noisy_log_density_is_unbiased():
     model = linear_model(solver=gen.RungeKutta(10), trace=gen.Hutchinson(2))
     x, none = jnp.array([0.5, -1.0]), jnp.zeros(0)
     keys = jax.random.split(jax.random.key(0), 4000)
@@ -71,7 +71,7 @@ def test_G5_the_noisy_log_density_is_unbiased():
     assert abs(np.mean(draws) - model.log_density(x, none)) < 4 * np.std(draws) / np.sqrt(len(draws))
 
 
-def test_C3_a_cnf_integrates_to_one():
+def test_c3_a_cnf_integrates_to_one():
     """@1e-3, and log p = log N(z) + slogdet of the Jacobian of the flow @1e-6."""
     X = np.random.default_rng(0).normal([1.0, -1.0], [0.5, 2.0], (50, 2))
     model = built(X, solver=gen.RungeKutta(12))

@@ -34,7 +34,7 @@ def grid(low, high, count):
     return points, np.prod([axis[1] - axis[0] for axis in axes])
 
 
-def test_G1_C3_the_density_integrates_to_one(fit):
+def test_g1_c3_the_density_integrates_to_one(fit):
     """@1e-3 on a grid; log p by T^-1 and its Jacobian = slogdet of the Jacobian @1e-9."""
     points, cell = grid((-4, -3), (4, 17), 151)
     assert abs(np.sum(np.exp(fit.model.log_prob(points))) * cell - 1) < 1e-3
@@ -45,7 +45,7 @@ def test_G1_C3_the_density_integrates_to_one(fit):
     np.testing.assert_allclose(fit.model.log_prob(np.asarray(x)[None]), [exact], atol=1e-9)
 
 
-def test_G1_maximum_likelihood_finds_the_law(fit):
+def test_g1_maximum_likelihood_finds_the_law(fit):
     """The forward KL of the fit, by Monte Carlo, is small; its samples have the law's moments."""
     test = banana(4000, seed=1)
     assert 0 <= np.mean(banana_log_density(test)) - fit.model.score(test) + 0.01 < 0.08

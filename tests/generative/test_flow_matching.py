@@ -35,14 +35,14 @@ def fit(normal_data):
     return nm.fit(model, normal_data, gen.FlowMatching(training=FAST), progress=False)
 
 
-def test_G6_the_field_of_normal_data():
+def test_g6_the_field_of_normal_data():
     """Integrated from t = 1 to 0 the closed form maps z to mean + sd z @2e-11."""
     z = np.array([-2.0, -0.5, 0.0, 1.0, 2.2])
     x = gen.Adaptive(1e-13).solve(lambda t, x, _: marginal_field(x, t), jnp.asarray(z), None, 1.0, 0.0)
     np.testing.assert_allclose(x, MEAN + SD * z, atol=2e-11)
 
 
-def test_G6_training_finds_it(fit):
+def test_g6_training_finds_it(fit):
     """Within 0.12 over the bulk of the data at each time; samples and exact densities are those of N(1.5, 0.4^2)."""
     for t in (0.1, 0.5, 0.9):
         spread = np.sqrt((1 - t) ** 2 * SD**2 + t**2)
@@ -56,7 +56,7 @@ def test_G6_training_finds_it(fit):
     assert str(fit).splitlines()[0] == "CNF by flow matching, Independent coupling"
 
 
-def test_G7_conditional_and_marginal_targets_have_the_same_normal_equations():
+def test_g7_conditional_and_marginal_targets_have_the_same_normal_equations():
     """For v = w' phi(x_t), E[phi (z - x)] = E[phi E(z - x | x_t)] @1e-10, by exact moments (Gauss-Hermite)."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(24)
     weights = weights / np.sqrt(2 * np.pi)
@@ -70,7 +70,7 @@ def test_G7_conditional_and_marginal_targets_have_the_same_normal_equations():
             np.testing.assert_allclose(ours, theirs, atol=1e-10)
 
 
-def test_G8_path_energies():
+def test_g8_path_energies():
     """Independent coupling: energy 2.78134 against W_2^2 = 2.61, NPE 0.0656 @1e-3; optimal transport: NPE 0 and no residual."""
     z = np.random.default_rng(0).normal(size=20_000)
     z = (np.sort(z) - z.mean()) / z.std()
@@ -87,7 +87,7 @@ def test_G8_path_energies():
     np.testing.assert_allclose(gen.transport.path_energy(straight, [0, 0.5, 1]), MEAN**2 + (1 - SD) ** 2, rtol=1e-9)
 
 
-def test_G8_optimal_transport_makes_straighter_paths(normal_data):
+def test_g8_optimal_transport_makes_straighter_paths(normal_data):
     """The bend of trained flows: less by a factor of 5 or more than of independent pairs."""
     X = np.random.default_rng(1).normal(size=(3000, 2)) * 0.3 + np.random.default_rng(2).choice([-2.0, 2.0], (3000, 2))
     Z = np.random.default_rng(3).normal(size=(500, 2))
@@ -101,7 +101,7 @@ def test_G8_optimal_transport_makes_straighter_paths(normal_data):
 
 
 @pytest.mark.parametrize("size", [64, 400])
-def test_G9_pairs_of_a_minibatch(size):
+def test_g9_pairs_of_a_minibatch(size):
     """Optimal by linear programming too (POT's emd) @1e-9; each row of data and each draw is used once."""
     X = np.random.default_rng(0).normal(2.0, 1.0, (size, 2))
     source = np.random.default_rng(1).normal(size=(5 * size, 2))
@@ -119,7 +119,7 @@ def test_G9_pairs_of_a_minibatch(size):
     assert np.abs(drawn[:, None, 0] - source[:, 0]).min(axis=1).max() < 1e-12  # rows of the source
 
 
-def test_G9_conditions_keep_the_source_independent_of_them():
+def test_g9_conditions_keep_the_source_independent_of_them():
     """Classes far apart in x: without the conditions' weight each class would have one side of the source."""
     rng = np.random.default_rng(0)
     c = rng.integers(0, 2, 1000).astype(float)
@@ -148,7 +148,7 @@ def test_conditional_flows_follow_what_is_given():
         fit.model.sample(3)
 
 
-def test_G10_the_bound_is_the_regression():
+def test_g10_the_bound_is_the_regression():
     """sum_k log N(x_{k+1}; x_k + D v, sigma^2 D) = -E|u - v|^2 / (2 sigma^2) + constant, exactly for each number of steps."""
     rng = np.random.default_rng(0)
     z, x, sigma = rng.normal(size=50_000), MEAN + SD * rng.normal(size=50_000), 0.7
@@ -180,7 +180,7 @@ OPTIMA = [(1.0, 0.463376, 0.679158, 0.32703231, 0.7328), (0.5, 1.040270, 0.29324
 
 
 @pytest.mark.parametrize(("sigma", "slope", "variance", "least", "_"), OPTIMA)
-def test_G11_the_closed_form(sigma, slope, variance, least, _):
+def test_g11_the_closed_form(sigma, slope, variance, least, _):
     assert abs(learned_loss(slope, variance, 0.5, sigma) - least) < 1e-7
     assert abs(learned_loss(0.0, 1.0, 0.5, 0.5) - 1.57079633) < 1e-7  # independent
 
@@ -194,7 +194,7 @@ def learned(sigma, steps, batch):
     return x, nm.fit(model, x, gen.FlowMatching(coupling=coupling, training=training), progress=False)
 
 
-def test_G11_X5_the_source_is_the_aggregate():
+def test_g11_x5_the_source_is_the_aggregate():
     """The law of z over the data has variance 0.733 (sigma 1, s 0.5), not 1; the model starts there, and its samples have the
     data's sd where those from N(0, I) are too wide."""
     sigma, _, _, least, aggregate = OPTIMA[0]
@@ -211,7 +211,7 @@ def test_G11_X5_the_source_is_the_aggregate():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("sigma", "slope", "variance", "least", "_"), OPTIMA)
-def test_G11_training_finds_the_optimum(sigma, slope, variance, least, _):
+def test_g11_training_finds_the_optimum(sigma, slope, variance, least, _):
     """Slope, variance and loss @1e-3 of the closed form, of data with exactly the moments that it is for."""
     points = norm.ppf((np.arange(20_000) + 0.5) / 20_000)
     data = Samples.of(0.5 * points[:, None] / points.std())
@@ -228,7 +228,7 @@ def test_G11_training_finds_the_optimum(sigma, slope, variance, least, _):
     assert abs(np.mean(found.losses[-2000:]) - least) < 1e-3
 
 
-def test_G12_reflow_straightens():
+def test_g12_reflow_straightens():
     """After one reflow the bend falls to a half or less, and one Euler step comes nearer to the data."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(3000, 2)) * 0.3 + rng.choice([-2.0, 2.0], (3000, 2))

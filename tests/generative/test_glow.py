@@ -26,7 +26,7 @@ def exact(X):
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (2, 4, 2)])
-def test_G1_inverse_and_log_determinant(shape):
+def test_g1_inverse_and_log_determinant(shape):
     """x back @1e-10, slogdet of the Jacobian @1e-9, with random weights."""
     levels = 2 if shape == (4, 4) else 1
     X = images(30)

@@ -20,14 +20,14 @@ def network(key=0):
     return net, lambda t, z, net: net(jnp.concatenate([z, jnp.reshape(jnp.asarray(t, z.dtype), 1)]))
 
 
-def test_G3_an_euler_step_of_length_1_is_a_residual_block():
+def test_g3_an_euler_step_of_length_1_is_a_residual_block():
     """z + f(z), bitwise."""
     net, field = network()
     z = jnp.array([0.3, -1.2])
     np.testing.assert_array_equal(gen.Euler(1).solve(field, z, net, 0.0, 1.0), z + field(0.0, z, net))
 
 
-def test_G4_adjoint_of_a_linear_equation():
+def test_g4_adjoint_of_a_linear_equation():
     """dz/dt = theta z, L = z(T1)^2: dL/dz0 = 21.23204177, dL/dtheta = 41.40248146 @5e-10, and both times' gradients."""
     theta, end, z = 0.7, 1.5, 1.3
     last = z * np.exp(theta * end)
@@ -42,7 +42,7 @@ def test_G4_adjoint_of_a_linear_equation():
     np.testing.assert_allclose([found.start, found.end], [-slope, slope], rtol=1e-9)
 
 
-def test_G4_three_gradients_of_a_network_agree():
+def test_g4_three_gradients_of_a_network_agree():
     """The adjoint equations, diffrax's backsolve, the gradient of the steps taken, and central differences: @1e-5."""
     net, field = network()
     z = jnp.array([0.3, -1.2])

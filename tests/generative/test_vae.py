@@ -110,7 +110,7 @@ def test_a9_weights_are_constant_where_q_is_the_posterior(X, linear):
     assert found.mc_se < 1e-12
 
 
-def test_a12_an_encoder_is_no_better_than_a_q_for_each_subject(X, linear):
+def test_a12_c4_an_encoder_is_no_better_than_a_q_for_each_subject(X, linear):
     """The amortised bound is below that of per-subject inference; a linear encoder closes the gap to < 1e-6."""
     own = nm.evaluate(linear, X, nm.VI()).contributions["log_likelihood"].to_numpy()
     assert np.all(bounds(linear, X) < own)

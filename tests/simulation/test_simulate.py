@@ -297,3 +297,13 @@ def test_an_interrupted_simulation_gives_what_it_has(monkeypatch):
     with pytest.warns(UserWarning, match="interrupted: these are 7 of 20 draws"):
         part = simulation.frame()
     pd.testing.assert_frame_equal(part, whole[whole["draw"] < 7].reset_index(drop=True))
+
+
+def test_a_design_without_data_is_seen_at_its_own_times():
+    """EVID 0 rows without DV; where there are none, times= is asked for."""
+    design = pd.DataFrame({"ID": 1, "TIME": [0.0, 1.0, 4.0], "AMT": [320.0, np.nan, np.nan], "EVID": [1, 0, 0], "WT": 70.0})
+    found = nm.simulate(Oral(), subjects=design, eta="typical", progress=False).frame()
+    given = nm.simulate(Oral(), subjects=design, times=[1.0, 4.0], eta="typical", progress=False).frame()
+    np.testing.assert_allclose(found["conc"], given["conc"])
+    with pytest.raises(nm.DataError, match="no observations, so no times of their own"):
+        nm.simulate(Oral(), subjects=design[design["EVID"] == 1], eta="typical", progress=False).frame()
