@@ -101,7 +101,7 @@ class Trained:
 
     def status(self) -> Status:
         """Converged: between the last two tenths of the steps the mean loss fell by no more than twice its standard error, or a
-        thousandth of what it fell by in all."""
+        thousandth of what it fell by in all; or the loss on rows held out was least before that, and those weights are kept."""
         if self.stopped:
             return Status("failed", (f"{self.stopped[0].upper()}{self.stopped[1:]}; these are the last good weights.",))
         if self.judged is not None:
@@ -109,6 +109,10 @@ class Trained:
         tenth = len(self.losses) // 10
         if tenth < 10:
             return Status("uncertain", (f"{len(self.losses)} steps are too few to judge by.",))
+        if self.held_out:
+            best, _ = min(self.held_out, key=lambda look: look[1])
+            if best <= len(self.losses) - tenth:
+                return Status("converged", (f"the loss on rows held out was least at step {best}, whose weights these are.",))
         first, before, last = self.losses[:tenth], self.losses[-2 * tenth : -tenth], self.losses[-tenth:]
         fall = float(np.mean(before) - np.mean(last))
         error = float(np.sqrt((np.var(before) + np.var(last)) / tenth))

@@ -50,13 +50,14 @@ def test_every_method_is_exact(method, X):
 def test_stochastic_methods_know_their_error(method, X):
     """log p(X) at their estimates is what they report, within 4 of its Monte Carlo errors, and the maximum but for less than
     their status calls worthwhile; at the maximum itself, row by row too."""
-    fit = nm.fit(gen.PPCA(latent=2), X, method, key=2, progress=False)
+    X = X[:, :4]
+    fit = nm.fit(gen.PPCA(latent=1), X, method, key=2, progress=False)
     assert fit.status, fit.status
     assert 0 < fit.mc_se < 0.5
     reached = fit.model.log_prob(X).sum()
     assert fit.log_likelihood == pytest.approx(reached, abs=4 * fit.mc_se)
-    assert truth(X) - 0.05 < reached <= truth(X) + 1e-9
-    best = gen.PPCA(latent=2).maximum_likelihood(X)
+    assert truth(X, latent=1) - 0.05 < reached <= truth(X, latent=1) + 1e-9
+    best = gen.PPCA(latent=1).maximum_likelihood(X)
     found = nm.evaluate(best, X, method).contributions
     assert np.all(np.abs(found["log_likelihood"] - best.log_prob(X)) < 4.5 * found["mc_se"])
 

@@ -186,6 +186,7 @@ def test_nlmixr2_ode_objective_is_its_solver_error(reference):
     assert peer["objective"] < optimum
 
 
+@pytest.mark.slow
 def test_warfarin_by_quadrature(reference):
     """One node is Laplace; nodes 3, 5, 7, 9, 11 converge."""
     case = next(c for c in CASES if c.case == "warfarin_pk")
