@@ -14,12 +14,13 @@ class Model(AbstractModel, abstract=True):
     """A population model: y_ij ~ p(y | observe(t_ij, A_i(t_ij), P_i)),  P_i = h(mu(x_i) + eta_i),  eta_i ~ N(0, Omega).
 
     Subclass it and declare: individual parameters (`nm.LogNormal`, `nm.Normal`, `nm.LogitNormal`), fixed effects (`nm.Theta`),
-    `omega = nm.Blocks(...)`, a residual model per endpoint, and the method `observe(self, t, A, p)` that returns a prediction
-    (or a NumPyro distribution) per endpoint. The structural model is a value, `dynamics = nm.OneCompartment(...)`, or the method
-    `dynamics(self, t, A, p)` that returns dA/dt by compartment; doses are added to it. Optional: `initial(self, p)` (amounts at
-    the first record and after a reset, 0 where none is given), `dosing(self, p)` (lag, bioavailability, rate, duration),
-    `individual(self, theta, eta, x)` in place of the declared form of the parameters, `occasion = "OCC"` (the column of the
-    occasions on which `iov=` effects are new), `solver = nm.RungeKutta(...)` (else the choice is automatic).
+    `omega = nm.Blocks(...)`, `flow = nm.Flow(...)`, a residual model per endpoint, and the method `observe(self, t, A, p)` that
+    returns a prediction (or a NumPyro distribution) per endpoint. The structural model is a value, `dynamics =
+    nm.OneCompartment(...)`, or the method `dynamics(self, t, A, p)` that returns dA/dt by compartment; doses are added to it.
+    Optional: `initial(self, p)` (amounts at the first record and after a reset, 0 where none is given), `dosing(self, p)` (lag,
+    bioavailability, rate, duration), `individual(self, theta, eta, x)` in place of the declared form of the parameters,
+    `occasion = "OCC"` (the column of the occasions on which `iov=` effects are new), `solver = nm.RungeKutta(...)` (else the
+    choice is automatic).
 
     `observe` gets all of a subject's times at once: `t` and the amounts in `A` are vectors (n,), the individual parameters in
     `p` scalars (vectors where they change in time); write it elementwise, as for one time. `dynamics` gets one time, numbers.

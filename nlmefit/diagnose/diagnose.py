@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +10,8 @@ from jaxtyping import Array, Bool, Float
 
 from nlmefit.data.subjects import Subjects
 from nlmefit.diagnose import influence, npde, residuals, shrinkage
-from nlmefit.errors import DataError, MethodError, ModelError, NlmefitError
+from nlmefit.diagnose.problem import bound, own_or_given
+from nlmefit.errors import DataError, MethodError, NlmefitError
 from nlmefit.estimate import predictive
 from nlmefit.estimate.conditional import omega_root
 from nlmefit.estimate.foce import interaction_note
@@ -19,12 +19,10 @@ from nlmefit.estimate.modes import modes
 from nlmefit.estimate.observations import Order
 from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import bind
 from nlmefit.keys import Key, jax_key
-from nlmefit.model import Model
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
-from nlmefit.saved import SavedModel, data_hash, model_name
+from nlmefit.saved import data_hash, model_name
 
 LEAST_DRAWS = 100
 THETA_DRAWS = 500
@@ -204,11 +202,9 @@ def diagnose(
     Raises NlmefitError for what is no fit, or one without its data; MethodError for draws out of range; ModelError for a fit
     loaded without its model, or not of an `nm.Model`; and as `nm.fit` does for the data.
     """
-    if not isinstance(fit, Fit):
-        raise NlmefitError(f"diagnose is of a fit, what nm.fit or nm.evaluate returned; got {type(fit).__name__}.")
     check_count("draws", draws, LEAST_DRAWS)
     seed = jax_key(key)
-    problem, dataset = _bound(fit, data)
+    problem, dataset = bound(fit, own_or_given(fit, data, "nm.diagnose", "diagnose"))
     if not dataset.observations.any():
         raise DataError("the data has no observation to diagnose.")
     _check_draws(draws, dataset)
@@ -217,19 +213,6 @@ def diagnose(
     ids = pd.Index(problem.ids, name="ID")
     eta = fit.eta.loc[ids, names] if own else _most_probable(problem, ids, names)
     return Diagnostics(fit, dataset, eta, draws, own, problem, seed, progress)
-
-
-def _bound(fit: Fit, data: Any) -> tuple[Problem, Subjects]:
-    if isinstance(fit.model, SavedModel):
-        name = fit.model.name
-        raise ModelError(f"this fit was loaded without its model; load it by nm.load(path, model={name}(...)).")
-    if not isinstance(fit.model, Model):
-        raise ModelError(f"diagnose is of fits of an nm.Model; this is one of {type(fit.model).__name__}.")
-    given = fit.data if data is None else data
-    if given is None:
-        raise NlmefitError("this fit was loaded from a file, which holds no data; give the data: nm.diagnose(fit, data).")
-    latent, dataset = bind(fit.model, given)
-    return Problem(latent, dataset), dataset
 
 
 def _check_draws(draws: int, dataset: Subjects) -> None:

@@ -18,14 +18,14 @@ Counts and categories have NPD, with ties broken at random; they are not decorre
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.special import ndtri
 
+from nlmefit.diagnose.problem import discrete
 from nlmefit.diagnose.residuals import by_subject, symmetric_inverse_root
 from nlmefit.estimate import draws as standard
 from nlmefit.estimate.method import Reporter
@@ -61,7 +61,7 @@ def npde(problem: Problem, u: Float[np.ndarray, " p"], draws: int, order: Order,
     """At theta(u), from `draws` simulated data sets, of which there must be more than a subject has observations."""
     simulating, placing = jax.random.split(key)
     rng = standard.generator(placing)
-    continuous = ~_discrete(problem, u)[order.site]
+    continuous = ~discrete(problem, u)[order.site]
     hidden = _hidden(problem, order)
     found = Errors(*(np.full(len(order.place), np.nan) for _ in Errors._fields))
     for where, simulated in _simulated(problem, u, draws, order, simulating, line):
@@ -123,18 +123,6 @@ def _decorrelated(
     places = ((root @ (y - center), (simulated - center) @ root.T) for root in roots)
     lower, inverse = (_score(others, own, own, rng) for own, others in places)
     return lower, inverse
-
-
-def _discrete(problem: Problem, u: Float[np.ndarray, " p"]) -> Bool[np.ndarray, " S"]:
-    """Which sites are counts or categories."""
-    found: list[bool] = []
-
-    def look(u: Array, subject: Any) -> None:
-        sites = problem.model.observe(problem.coordinates.theta(u, problem.fixed), jnp.zeros(problem.q), subject)
-        found.extend(bool(d.is_discrete) for d in sites.values())
-
-    jax.eval_shape(look, np.asarray(u), jax.tree.map(lambda x: x[0], problem.subjects))
-    return np.array(found)
 
 
 # ---- observations beyond a limit -------------------------------------------------------------------------------------

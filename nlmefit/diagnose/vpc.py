@@ -23,25 +23,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from nlmefit.data.subjects import Subjects
 from nlmefit.diagnose.bins import bin_edges
 from nlmefit.diagnose.percentiles import Group
-from nlmefit.errors import DataError, MethodError, ModelError, NlmefitError, unknown
+from nlmefit.diagnose.problem import bound, discrete, own_or_given
+from nlmefit.errors import DataError, MethodError, unknown
 from nlmefit.estimate.observations import Order
 from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import bind
 from nlmefit.keys import Key, jax_key
-from nlmefit.model import Model
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
-from nlmefit.saved import SavedModel, model_name
+from nlmefit.saved import model_name
 from nlmefit.simulation.replicates import pieces
 
 LEAST_DRAWS = 20
@@ -133,22 +130,13 @@ def vpc(
 
 def _bound(fit: Any, data: Any) -> tuple[Problem, Subjects]:
     """The fit's model at its estimates, bound to the data with all their censored observations."""
-    if not isinstance(fit, Fit):
-        raise NlmefitError(f"a VPC is of a fit, what nm.fit or nm.evaluate returned; got {type(fit).__name__}.")
-    if isinstance(fit.model, SavedModel):
-        name = fit.model.name
-        raise ModelError(f"this fit was loaded without its model; load it by nm.load(path, model={name}(...)).")
-    if not isinstance(fit.model, Model):
-        raise ModelError(f"a VPC is of fits of an nm.Model; this is one of {type(fit.model).__name__}.")
-    given = fit.data if data is None else data
-    if given is None:
-        raise NlmefitError("this fit was loaded from a file, which holds no data; give the data: nm.vpc(fit, data).")
+    given = own_or_given(fit, data, "nm.vpc", "a VPC")
     if isinstance(given, Subjects) and given.blq == "M1":
         given = Subjects.from_frame(given.frame, fit.model, given.columns, covariates=given.rule, blq="M3")
-    latent, dataset = bind(fit.model, given)
+    problem, dataset = bound(fit, given)
     if not dataset.observations.any():
         raise DataError("the data has no observation to check the model with.")
-    return Problem(latent, dataset), dataset
+    return problem, dataset
 
 
 def _groups(
@@ -162,7 +150,7 @@ def _groups(
     endpoint: str | None,
 ) -> list[Group]:
     labels, values = _strata(data, order, strata)
-    discrete, found = _discrete(problem, u), []
+    counted, found = discrete(problem, u), []
     for site, name in enumerate(order.sites):
         if endpoint not in (None, name):
             continue
@@ -170,7 +158,7 @@ def _groups(
         flag = np.zeros(len(own), int)
         if name in data.subjects.censoring:
             flag = np.where(own, np.asarray(data.subjects.censoring[name].flag)[order.subject, order.row], 0).astype(int)
-        categories = _categories(order.observed[own]) if discrete[site] and own.any() else None
+        categories = _categories(order.observed[own]) if counted[site] and own.any() else None
         for value in values:
             where = np.flatnonzero(own & (labels == value))
             if not len(where):
@@ -289,15 +277,3 @@ def _corrected(groups: list[Group], problem: Problem, u: np.ndarray, order: Orde
         factor = np.where(usable, center, 1.0) / np.where(usable, pred, 1.0)
         found.append(replace(group, factor=factor))
     return found
-
-
-def _discrete(problem: Problem, u: np.ndarray) -> Bool[np.ndarray, " S"]:
-    """Which endpoints are counts or categories."""
-    found: list[bool] = []
-
-    def look(u: Array, subject: Any) -> None:
-        sites = problem.model.observe(problem.coordinates.theta(u, problem.fixed), jnp.zeros(problem.q), subject)
-        found.extend(bool(sites[name].is_discrete) for name in problem.families)
-
-    jax.eval_shape(look, np.asarray(u), jax.tree.map(lambda x: x[0], problem.subjects))
-    return np.array(found)

@@ -91,7 +91,7 @@ def _along(compartments: Sequence[str], dosing: Mapping[str, Dosing], routes: Ro
     duration = _duration(of, dosing, taken, compartments, given, doses)
     lag = sum(lags) if lags else None
     given = _possible(given, lag, duration)
-    time = doses.time if lag is None else doses.time + lag
+    time = doses.time if lag is None else doses.time + jnp.where(jnp.isnan(lag), 0.0, lag)  # so that its amount, NaN, arrives
     into = [compartments.index(taken[name].into) for name in compartments]
     straight = into == list(range(len(into)))
     only = None if doses.only is None else into[doses.only]
@@ -117,9 +117,9 @@ def _along(compartments: Sequence[str], dosing: Mapping[str, Dosing], routes: Ro
 
 
 def _possible(amount: Any, lag: Any, duration: Any) -> Any:
-    """Amounts, NaN where the model gives their dose a negative lag or duration, or a rate that is not above 0."""
-    wrong = [] if lag is None else [lag < 0]
-    wrong += [] if duration is None else [(duration < 0) | ~jnp.isfinite(duration)]
+    """Amounts, NaN where the model gives their dose no lag, a negative one or such a duration, or a rate that is not above 0."""
+    wrong = [] if lag is None else [~(lag >= 0)]
+    wrong += [] if duration is None else [~(duration >= 0) | ~jnp.isfinite(duration)]
     for bad in wrong:
         amount = jnp.where(bad, jnp.nan, amount)
     return amount
