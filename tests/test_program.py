@@ -52,7 +52,10 @@ def test_log_density_is_numpyros(name):
     assert total == pytest.approx(float(jnp.sum(ours) + prior), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", NAMES)
+QUICK = ("theophylline", "turnover", "occasions", "counts")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in NAMES])
 def test_reverse_mode_gradients_are_finite(name):
     """NUTS and SVI differentiate in reverse: padded rows and rows of other endpoints must not make a NaN."""
     latent, data = _bound(name)

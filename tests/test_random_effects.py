@@ -171,9 +171,9 @@ def drawn(fit: nm.Fit) -> np.ndarray:
 
 
 def test_flow_posteriors_find_the_same_distribution() -> None:
-    data, _ = mixture(60)
+    data, _ = mixture(40)
     best = nm.fit(Level(), data, nm.Quadrature(nodes=15), start=fits()["flow"], **QUIET)
-    found = nm.fit(Level(), data, nm.VI(family=nm.TriangularFlow(), draws=200), start=fits()["flow"], **QUIET)
+    found = nm.fit(Level(), data, nm.VI(family=nm.TriangularFlow(units=1), draws=100), start=fits()["flow"], **QUIET)
     value, other = (nm.log_marginal(fit, data, nm.Quadrature(nodes=30)).value for fit in (best, found))
     assert other == pytest.approx(value, abs=1.0)
 

@@ -116,7 +116,7 @@ def test_louis_information_is_the_hessian(exact):
     np.testing.assert_allclose(-2 * means.score, by_subject, atol=0.25 * np.abs(by_subject).max())
 
 
-@pytest.mark.parametrize("method", [nm.SAEM(), nm.ImportanceEM()], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [nm.SAEM(burn_in=100, smooth=20), nm.ImportanceEM(draws=100, limit=20)], ids=lambda m: m.name)
 def test_the_same_key_gives_the_same_answer(method):
     one, again = (nm.fit(Lines(), lines(), method, key=5) for _ in range(2))
     pd.testing.assert_series_equal(one.estimates, again.estimates)

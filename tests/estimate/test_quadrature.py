@@ -17,7 +17,7 @@ def test_one_node_is_laplace(name):
     np.testing.assert_allclose(one.contributions["ofv"], laplace.contributions["ofv"], atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["theophylline", "phenobarbital"])
+@pytest.mark.parametrize("name", ["theophylline", pytest.param("phenobarbital", marks=pytest.mark.slow)])
 def test_nodes_converge(name):
     example = examples()[name]
     values = [nm.evaluate(example.model, example.data, nm.Quadrature(nodes=n)).ofv for n in (3, 5, 7, 9, 11)]

@@ -52,6 +52,7 @@ def test_laplace_subject_by_subject(reference, data):
     assert fit.conventions["BLQ"].startswith("M3: 104 observations")
 
 
+@pytest.mark.slow
 def test_importance_sampling(reference, data):
     """The recorded total is a Monte Carlo value: an independent quadrature is 0.48 off it."""
     run = reference.run("bauer_blq_m3", "IMP")
