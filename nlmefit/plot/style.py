@@ -18,6 +18,8 @@ DATA, FIT, SECOND = "#2f6db3", "#d1511b", "#6b7782"
 """Observations and what is computed of them; individual predictions and trends; the population's."""
 LETTER, ENTRY = 0.0083, 0.55
 """About how wide, in inches, a letter is (per point of its size), and an entry of a legend without its text."""
+BOLD = 1.1
+"""How much wider bold letters are."""
 LIMIT = "#8a3ffc"
 """Observations known by a limit only."""
 TEXT, SMALL = 9.0, 8.0
@@ -27,12 +29,14 @@ TIME_UNITS = ("h", "min", "d", "day", "days", "hr", "hour", "hours", "week", "we
 def figure(width: float, height: float, title: str) -> Figure:
     """An empty figure of that size in inches."""
     made = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.07), facecolor="white", dpi=120)
-    heading(made, title)
+    heading(made, title, width)
     return made
 
 
-def heading(on: Figure | SubFigure, title: str) -> None:
-    on.suptitle(title, x=0.01, ha="left", fontsize=TEXT + 2, color=INK, fontweight="bold")
+def heading(on: Figure | SubFigure, title: str, width: float = np.inf) -> None:
+    """Above a figure that is so wide, in smaller letters where it needs them to fit."""
+    size = min(TEXT + 2, 0.96 * width / max(BOLD * LETTER * len(title), 1e-9))
+    on.suptitle(title, x=0.01, ha="left", fontsize=size, color=INK, fontweight="bold")
 
 
 def parts(of: Figure, titles: Sequence[str]) -> list[Figure | SubFigure]:
