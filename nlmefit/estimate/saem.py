@@ -34,6 +34,8 @@ INDEPENDENT = 2.0
 NEARLY_SINGULAR = 4.0
 """Where the coordinate of a correlation (its inverse hyperbolic tangent, for two etas) is held: beyond 0.9993, draws of one eta
 hardly say anything of the other, and their noise would carry Omega away."""
+CHAINS = 3
+"""Of each subject at least, also where there are many: with one, an omega that the data hardly determine drifts to 0."""
 WARM = 10
 """Sweeps at the start values before the first iteration."""
 COOLING = 0.95
@@ -46,9 +48,9 @@ class SAEM(AbstractMethod):
     """Stochastic approximation EM.
 
     **Everyday arguments:** none. **Others:** `burn_in` iterations of the first phase at least; it goes on, up to twice as
-    long, until the estimates have settled; `smooth` iterations of the second; `chains` per subject, None for as many as make 50
-    with the subjects; `draws` of the importance sampling that gives log p(y | theta) at the end; `covariance` as for `FOCE`, with
-    R by Louis' formula (1982). Raises MethodError for other values.
+    long, until the estimates have settled; `smooth` iterations of the second; `chains` per subject, None for 3, or as many as
+    make 50 with the subjects; `draws` of the importance sampling that gives log p(y | theta) at the end; `covariance` as for
+    `FOCE`, with R by Louis' formula (1982). Raises MethodError for other values.
     """
 
     burn_in: int = 300
@@ -88,7 +90,7 @@ class _Run:
         check_support(problem, problem.coordinates.start())
         self.u = problem.coordinates.start()
         size, q, p = problem.size, problem.q, len(self.u)
-        self.chains = Chains.started(size, method.chains or max(1, int(np.ceil(50 / size))), q)
+        self.chains = Chains.started(size, method.chains or max(CHAINS, int(np.ceil(50 / size))), q)
         self.first, self.second = np.zeros((size, q)), np.zeros((q, q))
         self.mean, self.crossed = np.zeros((size, q)), np.broadcast_to(np.eye(q), (size, q, q)).copy()
         self.curvature = np.zeros((p, p))
