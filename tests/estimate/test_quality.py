@@ -45,6 +45,8 @@ def test_parts_of_the_marginal_likelihood():
     mixture = np.mean([multivariate_normal(m, spread).pdf(points) for m in means], axis=0)
     prior = multivariate_normal(np.zeros(2), OMEGA).logpdf(points)
     to_prior = np.sum(mixture * (np.log(np.maximum(mixture, 1e-300)) - prior)) * (grid[1] - grid[0]) ** 2
+    parts = (kl.mean(), to_prior, kl.mean() - to_prior)
+    assert parts == pytest.approx((1.6103427600, 0.4424207816, 1.1679219784), abs=1e-9)  # the excess is the mutual information
 
     found = nm.fit_quality(Lines().at({"corr_a_b": 0.1 / 0.08**0.5}), data, draws=20_000)
     table = found.per_subject
