@@ -261,8 +261,7 @@ class PopulationModel(AbstractLatentModel):
         return tuple(found)
 
     def scores(self) -> tuple[str, ...]:
-        flow = self.model.specification.flow
-        return () if flow is None else flow.names
+        return self.model.specification.scores
 
     def sturdier(self) -> "PopulationModel | None":
         if isinstance(self.model.specification.solver, Automatic) and isinstance(self.solver, RungeKutta):

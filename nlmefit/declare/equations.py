@@ -204,7 +204,7 @@ def _sections(model: "AbstractModel") -> dict[str, dict[str, Expression]]:
 
 def _effect(spec: Any, name: str) -> str:
     """What stands for a subject's random effect: eta, or the flow of it (and of those before it)."""
-    if spec.flow is None or name not in spec.flow.names:
+    if name not in spec.scores:
         return f"eta_{name}"
     return f"omega_{name}·T_{name}({', '.join(f'eta_{n}' for n in (*spec.flow.before(name), name))})"
 
@@ -279,13 +279,12 @@ def _title(dynamics: Any) -> str:
 def _random_effects(model: "AbstractModel") -> list[str]:
     spec = model.specification
     blocked = {name for block in spec.blocks for name in block}
-    scores = () if spec.flow is None else spec.flow.names
-    result = [f"  eta_{n} ~ N(0, {1 if n in scores else f'omega_{n}^2'})" for n in spec.etas if n not in blocked]
-    result += [f"  T_{n}: a flow, of mean 0 and variance 1" for n in scores]
+    result = [f"  eta_{n} ~ N(0, {1 if n in spec.scores else f'omega_{n}^2'})" for n in spec.etas if n not in blocked]
+    result += [f"  T_{n}: a flow, of mean 0 and variance 1" for n in spec.scores]
     result += [f"  kappa_{name} ~ N(0, gamma_{name}^2), new on each {spec.occasion}" for name in spec.occasion_effects]
     for block in spec.blocks:
         etas = ", ".join(f"eta_{name}" for name in block)
-        sds = ", ".join("1" if name in scores else f"omega_{name}" for name in block)
+        sds = ", ".join("1" if name in spec.scores else f"omega_{name}" for name in block)
         correlations = ", ".join(f"corr_{a}_{b}" for a, b in combinations(block, 2))
         result.append(f"  ({etas}) ~ N(0, Omega),  sds {sds},  correlations {correlations}")
     return result
@@ -319,8 +318,7 @@ def latex(model: "AbstractModel") -> str:
 
     rows = [rf"{{{_latex_symbol(n)}}}_i &= {show(e)}" for n, e in sections["individual"].items()]
     blocked = {name for block in spec.blocks for name in block}
-    scores = () if spec.flow is None else spec.flow.names
-    variances = {n: "1" if n in scores else f"{_latex_symbol('omega_' + n)}^2" for n in spec.etas}
+    variances = {n: "1" if n in spec.scores else f"{_latex_symbol('omega_' + n)}^2" for n in spec.etas}
     rows += [rf"{_latex_symbol('eta_' + n)} &\sim N(0, {variances[n]})" for n in spec.etas if n not in blocked]
     rows += [rf"{_latex_symbol('kappa_' + n)} &\sim N(0, {_latex_symbol('gamma_' + n)}^2)" for n in spec.occasion_effects]
     for block in spec.blocks:

@@ -171,7 +171,7 @@ class AbstractModel(metaclass=_ModelType):
         return {
             name: {e.column: tuple(_beta(name, e.column, suffix) for suffix in e.coefficients()) for e in parameter.covariates}
             for name, parameter in self._spec.individuals.items()
-            if name in self._spec.etas and not (self._spec.flow and name in self._spec.flow.names)
+            if name in self._spec.etas and name not in self._spec.scores
         }
 
     def mu_of(self, name: str, theta: Mapping[str, Any], x: Mapping[str, Any]) -> Any:

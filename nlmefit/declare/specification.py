@@ -40,6 +40,11 @@ class Specification:
         return tuple(name for name, parameter in self.individuals.items() if parameter.iiv is not None)
 
     @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of the random effects that a flow is made of: their etas are normal scores."""
+        return () if self.flow is None else self.flow.names
+
+    @property
     def occasion_effects(self) -> tuple[str, ...]:
         """Names of the parameters that vary between occasions."""
         return tuple(name for name, parameter in self.individuals.items() if parameter.iov is not None)
@@ -91,13 +96,14 @@ def specification(cls: type, declared: dict[str, Declaration], taken: Collection
     _check_places(cls)
     dynamics = getattr(cls, "dynamics", None)
     _check_solver(cls, dynamics)
+    blocks = _blocks(cls, declared)
     spec = Specification(
         individuals={n: d for n, d in declared.items() if isinstance(d, AbstractIndividual)},
         thetas={n: d for n, d in declared.items() if isinstance(d, Theta)},
         residuals={n: d for n, d in declared.items() if isinstance(d, AbstractResidual)},
         dynamics=dynamics if isinstance(dynamics, AbstractDynamics) else None,
-        blocks=_blocks(cls, declared),
-        flow=_flow(cls, declared),
+        blocks=blocks,
+        flow=_flow(cls, declared, blocks),
         occasion=getattr(cls, "occasion", None),
         solver=getattr(cls, "solver", Automatic()),
     )
@@ -194,7 +200,7 @@ def _blocks(cls: type, declared: dict[str, Declaration]) -> tuple[tuple[str, ...
     return tuple(tuple(sorted(block, key=etas.index)) for block in omega.names)
 
 
-def _flow(cls: type, declared: dict[str, Declaration]) -> Flow | None:
+def _flow(cls: type, declared: dict[str, Declaration], blocks: tuple[tuple[str, ...], ...]) -> Flow | None:
     flow = getattr(cls, "flow", None)
     if flow is None:
         return None
@@ -204,7 +210,7 @@ def _flow(cls: type, declared: dict[str, Declaration]) -> Flow | None:
     for name in flow.names:
         if name not in etas:
             raise ModelError(f"{cls.__name__}: flow: " + unknown("eta", name, etas))
-    for block in _blocks(cls, declared):
+    for block in blocks:
         both = joint & {*block}
         if both:
             raise ModelError(
