@@ -26,7 +26,7 @@ from nlmefit.generative.likelihood import AbstractLikelihood
 from nlmefit.generative.linear_gaussian import Matrix
 from nlmefit.generative.networks import MLP
 from nlmefit.generative.rows import Samples
-from nlmefit.generative.standard import Standard, like
+from nlmefit.generative.standard import AbstractStandardized, like
 from nlmefit.latent import AbstractLatentModel, Parameter, scalars
 from nlmefit.typing import Scalar, Theta
 
@@ -40,7 +40,7 @@ class Networks(eqx.Module):
     """The likelihood's own parameters."""
 
 
-class AbstractDecoder(AbstractWeighted, AbstractInference, AbstractLatentModel):
+class AbstractDecoder(AbstractStandardized, AbstractWeighted, AbstractInference, AbstractLatentModel):
     """A decoder, and an encoder beside it."""
 
     @property
@@ -52,11 +52,6 @@ class AbstractDecoder(AbstractWeighted, AbstractInference, AbstractLatentModel):
     @abc.abstractmethod
     def networks(self) -> Networks | None:
         """What is trained; None before a fit."""
-
-    @property
-    @abc.abstractmethod
-    def standard(self) -> Standard | None:
-        """What it is trained for; None before a fit."""
 
     @property
     @abc.abstractmethod
@@ -85,25 +80,11 @@ class AbstractDecoder(AbstractWeighted, AbstractInference, AbstractLatentModel):
         return jax.random.normal(key, (len(self.eta_names()),), x.dtype)
 
     @property
-    def dimension(self) -> int | None:
-        return None if self.standard is None else len(self.standard.center)
-
-    @property
-    def conditions(self) -> int:
-        return 0 if self.standard is None else len(self.standard.given_center)
-
-    @property
     def parts(self) -> Networks:
         """The networks. ModelError before a fit."""
         if self.networks is None:
             raise ModelError(f"this {type(self).__name__} has not been fitted: fit it with nm.fit, and use the fit's .model.")
         return self.networks
-
-    @property
-    def units(self) -> Standard:
-        """Center and scale."""
-        assert self.standard is not None
-        return self.standard
 
     def from_outputs(self, outputs: Array) -> Distribution:
         """p(x | the decoder's outputs)."""

@@ -25,7 +25,7 @@ from nlmefit.generative.networks import MLP
 from nlmefit.generative.noising import Form, Prediction, noise, reverse, signal, step_divergence
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.schedule import AbstractSchedule, LearnedSchedule, LinearLogSNR
-from nlmefit.generative.standard import Standard
+from nlmefit.generative.standard import AbstractStandardized, Standard
 from nlmefit.typing import Scalar
 
 STEPS = 250
@@ -34,7 +34,7 @@ FREQUENCIES = 4
 """Of the sines and cosines of log SNR that a network reads."""
 
 
-class AbstractDiffusion(AbstractSampler):
+class AbstractDiffusion(AbstractStandardized, AbstractSampler):
     """A noising process, and a prediction of the data from the noised data."""
 
     @property
@@ -44,28 +44,12 @@ class AbstractDiffusion(AbstractSampler):
 
     @property
     @abc.abstractmethod
-    def standard(self) -> Standard | None:
-        """Center and scale of the columns; None before a fit."""
-
-    @property
-    @abc.abstractmethod
     def steps(self) -> int | None:
         """None where time is continuous."""
 
     @abc.abstractmethod
     def predicted(self, x: Float[Array, "D"], log_snr: Scalar, given: Float[Array, "C"]) -> Prediction:
         """At x_t, in standardised units; conditions in the data's, NaN for none."""
-
-    @property
-    def dimension(self) -> int | None:
-        return None if self.standard is None else len(self.standard.center)
-
-    @property
-    def units(self) -> Standard:
-        """Center and scale. ModelError before a fit."""
-        if self.standard is None:
-            raise ModelError(f"this {type(self).__name__} has not been fitted: fit it with nm.fit, and use the fit's .model.")
-        return self.standard
 
     def draw(self, key: Array, given: Float[Array, "C"]) -> Float[Array, "D"]:
         """By ancestral sampling (Ho, Jain and Abbeel 2020, algorithm 2), in `steps` steps or 250."""
@@ -135,10 +119,6 @@ class Diffusion(AbstractDiffusion, AbstractStratified, AbstractUnconditional):
             raise ModelError(f"Diffusion(predicts=...) must be one of {', '.join(get_args(Form))}, got {self.predicts!r}.")
         if self.steps is not None and (isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1):
             raise ModelError(f"Diffusion(steps=...) must be a whole number from 1 up, or None, got {self.steps!r}.")
-
-    @property
-    def conditions(self) -> int:
-        return 0 if self.standard is None else len(self.standard.given_center)
 
     def built(self, data: Samples, key: Array) -> Self:
         if self.standard is not None:

@@ -21,14 +21,14 @@ from nlmefit.generative.divergence import Estimate
 from nlmefit.generative.game import AbstractGame, Groups
 from nlmefit.generative.networks import MLP
 from nlmefit.generative.rows import Samples
-from nlmefit.generative.standard import Standard
+from nlmefit.generative.standard import AbstractStandardized, Standard
 from nlmefit.keys import Key
 
 Noise = Literal["normal", "uniform"]
 
 
 @final
-class GAN(AbstractSampler):
+class GAN(AbstractStandardized, AbstractSampler):
     """A generator G of `latent` variables, and the critic that it is trained against; conditional where fitted to (X, given).
 
     **Everyday arguments:** `generator` and `critic` networks, `gen.MLP(width=, depth=)`.
@@ -59,14 +59,6 @@ class GAN(AbstractSampler):
         if self.noise not in get_args(Noise):
             raise ModelError(f"GAN(noise=...) must be 'normal' or 'uniform', got {self.noise!r}.")
 
-    @property
-    def dimension(self) -> int | None:
-        return None if self.standard is None else len(self.standard.center)
-
-    @property
-    def conditions(self) -> int:
-        return 0 if self.standard is None else len(self.standard.given_center)
-
     def built(self, data: Samples, key: Array) -> Self:
         if self.players is not None:
             return self
@@ -90,11 +82,6 @@ class GAN(AbstractSampler):
     def networks(self) -> "Players":
         assert self.players is not None
         return self.players
-
-    @property
-    def units(self) -> Standard:
-        assert self.standard is not None
-        return self.standard
 
     def generated(self, given: Float[Array, "C"], key: Array) -> Float[Array, "D"]:
         """A standardised x, from a standardised c."""

@@ -96,10 +96,6 @@ class ClassifierFreeGuidance(AbstractGuided):
         if self.model.dimension is not None and not self.model.conditions:
             raise ModelError("ClassifierFreeGuidance takes a conditional diffusion: fit one to (X, given).")
 
-    @property
-    def conditions(self) -> int:
-        return self.model.conditions
-
     def predicted(self, x: Float[Array, "D"], log_snr: Scalar, given: Float[Array, "C"]) -> Prediction:
         with_it = self.model.predicted(x, log_snr, given)
         without = self.model.predicted(x, log_snr, jnp.full_like(given, jnp.nan))

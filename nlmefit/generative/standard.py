@@ -1,5 +1,6 @@
 """Columns in units of their own spread, which networks are built for."""
 
+import abc
 from typing import Any, Self
 
 import equinox as eqx
@@ -7,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from nlmefit.errors import ModelError
+from nlmefit.generative.capability import AbstractGenerative
 from nlmefit.generative.rows import Samples
 
 
@@ -42,6 +45,30 @@ class Standard(eqx.Module):
     def log_volume(self) -> Any:
         """log|dx / dstandardised x|."""
         return jnp.sum(jnp.log(self.scale))
+
+
+class AbstractStandardized(AbstractGenerative):
+    """A model whose networks read columns in units of their own spread."""
+
+    @property
+    @abc.abstractmethod
+    def standard(self) -> Standard | None:
+        """What it is built for; None before a fit."""
+
+    @property
+    def dimension(self) -> int | None:
+        return None if self.standard is None else len(self.standard.center)
+
+    @property
+    def conditions(self) -> int:
+        return 0 if self.standard is None else len(self.standard.given_center)
+
+    @property
+    def units(self) -> Standard:
+        """Center and scale. ModelError before a fit."""
+        if self.standard is None:
+            raise ModelError(f"this {type(self).__name__} has not been fitted: fit it with nm.fit, and use the fit's .model.")
+        return self.standard
 
 
 def like(constant: Any, array: Array) -> Array:
