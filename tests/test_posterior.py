@@ -114,7 +114,7 @@ def test_a_model_and_arrays(fitted):
 def test_own_draws_of_nuts(fitted):
     """Its own subjects' draws hold theta's uncertainty; of new subjects the posterior is that at the estimates."""
     data = lines(1, 30)
-    fit = nm.fit(fitted.model, data, nm.NUTS(warmup=300, draws=300, chains=2), progress=False)
+    fit = nm.fit(fitted.model, data, nm.NUTS(warmup=300, draws=300, max_draws=300, chains=2), progress=False)
     own = nm.posterior(fit, data, draws=200)
     np.testing.assert_allclose(own.mean, fit.eta, atol=1e-12)
     drawn = fit.found.posterior.eta.reshape(-1, 30, 2)

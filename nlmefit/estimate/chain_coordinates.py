@@ -10,6 +10,8 @@ way the mode goes with theta. With rich data w_i is about N(0, I) whatever theta
 funnel between eta and its omega favours z (Betancourt and Girolami 2015). The map is affine: its Jacobian is a constant.
 """
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -95,6 +97,22 @@ class ChainCoordinates:
         eta = self.frame.eta(self._vector(position), position[EFFECTS])
         jacobian -= self.problem.size * jnp.sum(jnp.log(jnp.diagonal(root)))  # of z = L^-1 eta
         return Point(theta, root, jax.scipy.linalg.solve_triangular(root, eta.T, lower=True).T, jacobian)
+
+    @cached_property
+    def reported(self) -> tuple[str, ...]:
+        """Names of the model's reported scalars."""
+        return tuple(self.model.report(self._theta(self.start)[0]))
+
+    @cached_property
+    def described(self) -> Callable[[Position], tuple[dict[str, Any], Any, Any, Any]]:
+        """theta, the reported scalars, eta and z of positions (chains, draws, ...)."""
+
+        def one(position: Position) -> tuple[dict[str, Any], Any, Any, Any]:
+            at = self.point(position)
+            scalars = jnp.stack([jnp.asarray(v, float) for v in self.model.report(at.theta).values()])
+            return at.theta, scalars, at.z @ at.root.T, at.z
+
+        return compiled(jax.vmap(jax.vmap(one)))
 
     def energy(self, subjects: Any) -> Any:
         """-log p(theta, eta, y) of the population program as a function of the position, Jacobian included."""

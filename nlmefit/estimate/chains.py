@@ -1,7 +1,7 @@
 """Running the chains of the No-U-Turn sampler in blocks, each chain on a core of its own."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -52,21 +52,25 @@ class Chains:
         self._advance = compiled(self._block)
         self.states: Sequence[Any] = [self._started(k) for k in jax.random.split(key, count)]
 
-    def run(self, draws: int, progress: Reporter) -> tuple[Iterations, str]:
-        """The draws, and why they ended early (empty where they did not): Ctrl-C leaves those made so far, or the chains' last
-        points where there is none."""
+    def run(self, draws: int, most: int, enough: Callable[[Iterations], bool], progress: Reporter) -> tuple[Iterations, str]:
+        """The draws, and why they ended early (empty where they did not). After every `draws` of them, `enough` says whether they
+        will do; at most `most`. Ctrl-C leaves those made so far, or the chains' last points where there is none."""
         kept: list[Iterations] = []
         done = 0
         try:
             with Cores(len(self.states)) as pool:
                 for done, _ in self._blocks(pool, self.warmup):
                     progress.stage(f"warmup {done}/{self.warmup}")
-                for done, block in self._blocks(pool, draws):
-                    kept.append(block)
-                    progress.stage(f"draws {done}/{draws}")
+                wanted = 0
+                while not kept or (wanted < most and not enough(_joined(kept))):
+                    before, wanted = wanted, min(wanted + draws, most)
+                    for more, block in self._blocks(pool, wanted - before):
+                        kept.append(block)
+                        done = before + more
+                        progress.stage(f"draws {done}/{wanted}")
         except KeyboardInterrupt:
             if kept:
-                return _joined(kept), f"Interrupted after {done} of {draws} draws per chain."
+                return _joined(kept), f"Interrupted after {done} of {wanted} draws per chain."
             reached = f"Interrupted in the warmup, after {done} of {self.warmup} iterations"
             return self._last(), f"{reached}: these are the chains' last points, not draws from the posterior."
         return _joined(kept), ""

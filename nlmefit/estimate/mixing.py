@@ -40,6 +40,12 @@ def _normalized(draws: np.ndarray) -> np.ndarray:
     return np.asarray(ndtri(jnp.asarray((rank - 0.375) / (draws.size + 0.25))))
 
 
+def have_mixed(draws: dict[str, Float[np.ndarray, "c n"]]) -> bool:
+    """R-hat below 1.01 and 100 effective draws per chain for all of `draws`."""
+    least = LEAST_PER_CHAIN * len(next(iter(draws.values())))
+    return all(r_hat(x) < LARGEST_R_HAT and effective_draws(x) > least for x in draws.values())
+
+
 def judge_chains(draws: dict[str, Float[np.ndarray, "c n"]], divergences: int, stopped: str = "") -> Status:
     """Converged only with R-hat below 1.01 and 100 effective draws per chain for all of `draws`, and no divergence."""
     chains, length = next(iter(draws.values())).shape if draws else (1, 0)

@@ -17,14 +17,13 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to
 
-from nlmefit.backend import compiled
 from nlmefit.errors import MethodError
 from nlmefit.estimate import search
 from nlmefit.estimate.chain_coordinates import ChainCoordinates, Position
-from nlmefit.estimate.chains import Chains, Iterations
+from nlmefit.estimate.chains import BLOCK, Chains, Iterations
 from nlmefit.estimate.laplace import Laplace
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
-from nlmefit.estimate.mixing import judge_chains
+from nlmefit.estimate.mixing import have_mixed, judge_chains
 from nlmefit.estimate.modes import modes
 from nlmefit.estimate.options import check_count
 from nlmefit.estimate.posterior import AbstractPosterior
@@ -79,7 +78,8 @@ class Draws(AbstractPosterior):
 @final
 @dataclass(frozen=True)
 class NUTS(AbstractMethod):
-    """Full Bayes: `chains` chains of `draws` draws each, after `warmup` iterations that tune step size and metric.
+    """Full Bayes: `chains` chains of `draws` draws each, after `warmup` iterations that tune step size and metric. Chains that
+    have not mixed by then draw on, up to `max_draws` each (None: four times `draws`).
 
     Priors are those declared in the model (`prior=`), weakly informative ones for the rest. Estimates are the posterior means of
     the unconstrained coordinates (of a positive parameter: the geometric mean), standard errors the draws' standard deviations
@@ -97,6 +97,7 @@ class NUTS(AbstractMethod):
 
     warmup: int = 500
     draws: int = 500
+    max_draws: int | None = None
     chains: int = 4
     target_accept: float = 0.9
     max_tree_depth: int = 10
@@ -105,6 +106,8 @@ class NUTS(AbstractMethod):
     def __post_init__(self) -> None:
         for option in ("warmup", "draws", "chains", "max_tree_depth"):
             check_count(option, getattr(self, option), 1)
+        if self.max_draws is not None:
+            check_count("max_draws", self.max_draws, self.draws)
         accept = self.target_accept
         if isinstance(accept, bool) or not isinstance(accept, int | float) or not 0 < accept < 1:
             raise MethodError(f"target_accept must be a number between 0 and 1, got {accept!r}.")
@@ -130,7 +133,8 @@ class NUTS(AbstractMethod):
         options = {"target_accept_prob": float(self.target_accept), "max_tree_depth": depth, "step_size": FIRST_STEP}
         chains = Chains(coordinates, self.chains, self.warmup, options, key)
         ready = time.perf_counter()
-        record, stopped = chains.run(self.draws, progress)
+        most = 4 * self.draws if self.max_draws is None else self.max_draws
+        record, stopped = chains.run(self.draws, most, lambda drawn: have_mixed(_judged(coordinates, drawn)), progress)
         sampled = time.perf_counter()
         found = _found(coordinates, record, stopped)
         found.notes = {**found.notes, **self._cut_short(record)}
@@ -156,8 +160,6 @@ def _found(coordinates: ChainCoordinates, record: Iterations, stopped: str) -> F
     final = problem.final(center, np.zeros((problem.size, problem.q)))
     report = {name: scalars[..., k] for k, name in enumerate(final.names)}
     posterior = Draws({name: theta[name] for name in coordinates.parameters}, report, eta, z, final.root)
-    free = np.any(final.slope != 0, axis=1)
-    judged = {name: report[name] for name, moves in zip(final.names, free, strict=True) if moves} | {"log density": record.energy}
     chains, draws = record.energy.shape
     form = "centred" if coordinates.centred else "non-centred"
     return Found(
@@ -165,7 +167,7 @@ def _found(coordinates: ChainCoordinates, record: Iterations, stopped: str) -> F
         z=posterior.mean,
         posterior=posterior,
         value=modes(problem, center).value,
-        status=judge_chains(judged, int(record.diverging.sum()), stopped),
+        status=judge_chains(_judged(coordinates, record), int(record.diverging.sum()), stopped),
         uncertainty=_uncertainty(np.concatenate(list(scalars)), np.concatenate(list(u))),
         history=_history(record),
         notes={
@@ -179,15 +181,18 @@ def _found(coordinates: ChainCoordinates, record: Iterations, stopped: str) -> F
 def _by_draw(
     coordinates: ChainCoordinates, positions: Position
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-    """theta, the reported scalars (c, d, k), eta and z (c, d, N, q) of every draw."""
+    """theta, the reported scalars (c, d, k), eta and z (c, d, N, q) of every draw, by blocks of one length."""
+    count = next(iter(positions.values())).shape[1]
+    places = [np.minimum(np.arange(first, first + BLOCK), count - 1) for first in range(0, count, BLOCK)]
+    blocks = [coordinates.described(jax.tree.map(lambda x, at=at: x[:, at], positions)) for at in places]
+    return jax.tree.map(lambda *x: np.concatenate([np.asarray(v) for v in x], axis=1)[:, :count], *blocks)
 
-    def one(position: Position) -> tuple[Any, Array, Array, Array]:
-        at = coordinates.point(position)
-        report = coordinates.model.report(at.theta)
-        return at.theta, jnp.stack([jnp.asarray(v, float) for v in report.values()]), at.z @ at.root.T, at.z
 
-    theta, scalars, eta, z = jax.tree.map(np.asarray, compiled(jax.vmap(jax.vmap(one)))(positions))
-    return theta, scalars, eta, z
+def _judged(coordinates: ChainCoordinates, record: Iterations) -> dict[str, Float[np.ndarray, "c d"]]:
+    """What must have mixed: the log density and the reported scalars that are free."""
+    scalars = _by_draw(coordinates, record.position)[1]
+    moving = {name: x for name, x in zip(coordinates.reported, np.moveaxis(scalars, -1, 0), strict=True) if np.ptp(x) > 0}
+    return moving | {"log density": record.energy}
 
 
 def _unconstrained(problem: Problem, theta: dict[str, np.ndarray]) -> Float[np.ndarray, "c d p"]:

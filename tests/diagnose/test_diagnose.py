@@ -94,7 +94,7 @@ def test_other_data(fitted):
     "method",
     [
         nm.SAEM(burn_in=100, smooth=50, draws=100),
-        pytest.param(nm.NUTS(warmup=50, draws=50, chains=1), marks=pytest.mark.slow),
+        pytest.param(nm.NUTS(warmup=50, draws=50, max_draws=50, chains=1), marks=pytest.mark.slow),
         pytest.param(nm.VI(), marks=pytest.mark.slow),
     ],
     ids=["SAEM", "NUTS", "VI"],

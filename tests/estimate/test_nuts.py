@@ -87,14 +87,14 @@ def test_posterior_in_closed_form(data, centred):
 
 
 def test_the_interval_is_of_the_draws(data, tmp_path):
-    fit = nm.fit(Mixed(), data, NUTS(warmup=100, draws=200, chains=2), progress=False)
+    fit = nm.fit(Mixed(), data, NUTS(warmup=100, draws=200, max_draws=200, chains=2), progress=False)
     table = fit.summary()
     for name, x in fit.found.posterior.report.items():
         np.testing.assert_allclose(table.loc[name, ["lower", "upper"]].astype(float), np.quantile(x, [0.025, 0.975]))
     assert "95 % of the draws" in str(fit)
     fit.save(tmp_path / "fit")
     assert str(nm.load(tmp_path / "fit")) == str(fit)
-    fixed = nm.fit(KnownVariances(), data, NUTS(warmup=50, draws=20, chains=1), progress=False).summary()
+    fixed = nm.fit(KnownVariances(), data, NUTS(warmup=50, draws=20, max_draws=20, chains=1), progress=False).summary()
     assert np.isnan(fixed.loc["omega_a", "lower"])
     assert np.isfinite(fixed.loc["a", "lower"])
 
@@ -135,7 +135,9 @@ def test_unknown_variances_against_a_grid(data, centred):
 
 
 def test_the_same_key_gives_the_same_answer(data):
-    first, second, other = (nm.fit(Mixed(), data, NUTS(warmup=60, draws=20, chains=2), key=k, progress=False) for k in (5, 5, 6))
+    first, second, other = (
+        nm.fit(Mixed(), data, NUTS(warmup=60, draws=20, max_draws=20, chains=2), key=k, progress=False) for k in (5, 5, 6)
+    )
     np.testing.assert_array_equal(first.found.posterior.theta["a"], second.found.posterior.theta["a"])
     assert first.log_likelihood == second.log_likelihood
     assert not np.any(first.found.posterior.theta["a"] == other.found.posterior.theta["a"])
@@ -144,9 +146,19 @@ def test_the_same_key_gives_the_same_answer(data):
     assert len(first.history) == 2 * 20
 
 
+def test_chains_that_have_not_mixed_draw_on(data):
+    """40 draws cannot hold the 100 effective ones that are wanted: up to four times as many, or to what `max_draws` allows."""
+    fit = nm.fit(Mixed(), data, NUTS(warmup=60, draws=40, chains=2), progress=False)
+    assert fit.found.posterior.theta["a"].shape == (2, 160)
+    assert len(fit.history) == 2 * 160
+    assert fit.conventions["chains"].startswith("2 of 160 draws")
+    first = nm.fit(Mixed(), data, NUTS(warmup=60, draws=40, max_draws=70, chains=2), progress=False)
+    np.testing.assert_array_equal(first.found.posterior.theta["a"], fit.found.posterior.theta["a"][:, :70])
+
+
 def test_a_prior_narrower_than_the_parameter_keeps_it_within(data):
     narrow = Mixed(a=nm.Normal(5.0, iiv=1.0, prior=dist.Uniform(4.9, 5.1)))
-    fit = nm.fit(narrow, data, NUTS(warmup=100, draws=50, chains=1), progress=False)
+    fit = nm.fit(narrow, data, NUTS(warmup=100, draws=50, max_draws=50, chains=1), progress=False)
     a = fit.found.posterior.theta["a"]
     assert 4.9 < a.min() < 4.95 < 5.05 < a.max() < 5.1
     with pytest.raises(nm.MethodError, match=r"a starts at 6\.0, where its prior"):
@@ -158,7 +170,7 @@ def test_a_prior_narrower_than_the_parameter_keeps_it_within(data):
 def test_vector_parameters_and_correlations():
     """PPCA has parameters that are vectors; at its posterior mode the mean's draws are around the data's."""
     X = np.random.default_rng(2).normal(size=(20, 3)) + np.array([1.0, 2.0, 3.0])
-    fit = nm.fit(gen.PPCA(latent=1), X, NUTS(warmup=200, draws=100, chains=2), progress=False)
+    fit = nm.fit(gen.PPCA(latent=1), X, NUTS(warmup=200, draws=100, max_draws=100, chains=2), progress=False)
     assert fit.found.posterior.theta["mean"].shape == (2, 100, 3)
     np.testing.assert_allclose(fit.found.posterior.theta["mean"].mean(axis=(0, 1)), X.mean(axis=0), atol=0.2)
 
@@ -196,6 +208,7 @@ def test_interrupting_returns_what_there_is(data, stage, said):
     [
         ({"warmup": 0}, "warmup must be a whole number from 1 up, got 0"),
         ({"draws": 2.5}, "draws must be a whole number from 1 up, got 2.5"),
+        ({"draws": 50, "max_draws": 49}, "max_draws must be a whole number from 50 up, got 49"),
         ({"chains": True}, "chains must be a whole number from 1 up, got True"),
         ({"max_tree_depth": -1}, "max_tree_depth must be a whole number from 1 up, got -1"),
         ({"target_accept": 1.0}, "target_accept must be a number between 0 and 1, got 1.0"),

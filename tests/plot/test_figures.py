@@ -240,7 +240,7 @@ def test_convergence(theo, tmp_path):
 
 
 def test_chains(tmp_path):
-    fit = nm.fit(Bolus(), doses(), nm.NUTS(warmup=20, draws=30, chains=2), progress=False)
+    fit = nm.fit(Bolus(), doses(), nm.NUTS(warmup=20, draws=30, max_draws=30, chains=2), progress=False)
     figure = saved(nm.plot.convergence(fit), tmp_path)
     panels = {ax.get_title(loc="left"): ax.get_lines() for ax in figure.axes if ax.get_lines()}
     assert set(panels) == set(fit.estimates.index)
