@@ -27,6 +27,7 @@ from nlmefit.declare.library.indirect_response import IndirectResponse  # noqa: 
 from nlmefit.declare.library.michaelis_menten import MichaelisMenten  # noqa: E402
 from nlmefit.declare.library.tmdd import TMDD  # noqa: E402
 from nlmefit.declare.library.tumour_growth import TumourGrowth  # noqa: E402
+from nlmefit.declare.network import Network  # noqa: E402
 from nlmefit.declare.omega import Blocks  # noqa: E402
 from nlmefit.declare.parameters import LogitNormal, LogNormal, Normal, Theta  # noqa: E402
 from nlmefit.declare.residual import Additive, CombinedSD, PowerError, Proportional  # noqa: E402
@@ -111,6 +112,7 @@ __all__ = [
     "MichaelisMenten",
     "Model",
     "ModelError",
+    "Network",
     "NlmefitError",
     "Normal",
     "OneCompartment",

@@ -190,9 +190,7 @@ class PopulationModel(AbstractLatentModel):
         that they are more numbers, population parameters and random effects."""
         made = self._made(theta, eta, subject)
         kinds = {name: p.kind for name, p in self.model.population().items()}
-        read = (
-            ("typical", "coefficient") if self.model.specification.flow is None else ("typical", "coefficient", "flow", "omega")
-        )
+        read = {"typical", "coefficient", "network"} | (set() if self.model.specification.flow is None else {"flow", "omega"})
         population = {n: v for n, v in theta.items() if kinds.get(n) in read}
         original = (population, eta)
         running = subject.course is not None
@@ -308,7 +306,8 @@ class PopulationModel(AbstractLatentModel):
         """At the subject's first record, without the occasions' part."""
         spec = self.model.specification
         effects = dict.fromkeys(spec.effects, 0.0) | self._of_subjects(theta, eta)
-        return {n: jnp.asarray(v, float) for n, v in self.model.parameters_of(theta, effects, subject.covariates).items()}
+        found = self.model.parameters_of(theta, effects, subject.covariates)
+        return {name: jnp.asarray(value, float) for name, value in found.items() if name not in spec.weights}
 
     def at(self, theta: Mapping[str, np.ndarray]) -> AbstractModel:
         population = self.model.population()

@@ -41,14 +41,14 @@ def default_prior(p: PopulationParameter) -> Distribution:
     """The weakly informative prior of a parameter that declares none.
 
     Positive typical values: log-normal around the start, sd 1.5 on the log scale; bounded ones: uniform; others: normal
-    around the start, sd 10 max(1, |start|); coefficients: N(start, 2^2); weights of flows: N(0, 1); omega and residual sds:
-    half-normal, scale max(1, 2 start) and 3 start.
+    around the start, sd 10 max(1, |start|); coefficients: N(start, 2^2); weights of networks and flows: N(0, 1);
+    omega and residual sds: half-normal, scale max(1, 2 start) and 3 start.
     """
     if p.kind == "omega":
         return dist.HalfNormal(max(1.0, 2 * p.value))
     if p.kind == "residual":
         return dist.HalfNormal(3 * p.value if p.value > 0 else 1.0)
-    if p.kind == "flow":
+    if p.kind in ("flow", "network"):
         return dist.Normal(0.0, 1.0)
     if p.kind == "coefficient":
         return dist.Normal(p.value, 2.0)

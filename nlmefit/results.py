@@ -16,7 +16,7 @@ from nlmefit.estimate.nuts import Draws
 from nlmefit.estimate.standard_errors import Uncertainty
 from nlmefit.estimate.status import Status
 from nlmefit.latent import AbstractLatentModel
-from nlmefit.saved import content, log_normal, model_name
+from nlmefit.saved import Traits, content, model_name, traits
 
 NORMAL_95 = 1.959963984540054
 
@@ -164,14 +164,14 @@ class Fit:
         """Random effects: variance, sd, CV % (log-normal: sqrt(exp(variance) - 1)), shrinkage %; `kappa` are the occasions'.
 
         Of a parameter with a flow: omega's, and the shrinkage of its normal scores."""
-        skewed = log_normal(self.model)
-        rows = {}
+        known, rows = self.traits, {}
         for symbol, columns in self._effects().items():
             level, _, name = symbol.partition("_")
             variance = float(np.diag(self.omega)[self.omega.columns.get_loc(columns[0])])
-            if f"flow_{name}_1" in self.estimates:
-                variance, skewed = float(self.estimates[symbol]) ** 2, skewed - {name}
-            cv = 100 * np.sqrt(np.expm1(variance)) if name in skewed else np.nan
+            flowed = name in known.scores
+            if flowed:
+                variance = float(self.estimates[symbol]) ** 2
+            cv = 100 * np.sqrt(np.expm1(variance)) if name in known.log_normal and not flowed else np.nan
             rows[name if level == "omega" else f"kappa_{name}"] = (variance, np.sqrt(variance), cv, self._shrinkage(columns))
         return pd.DataFrame.from_dict(rows, orient="index", columns=["variance", "sd", "cv", "shrinkage"])
 
@@ -217,8 +217,22 @@ class Fit:
             f"{self.log_likelihood:.{decimals}f}, AIC {self.aic:.3f}, BIC {self.bic:.3f})"
         ]
 
+    @property
+    def traits(self) -> Traits:
+        """What tables need to know of the model."""
+        return traits(self.model)
+
+    def shown(self) -> tuple[pd.DataFrame, dict[str, str]]:
+        """`summary` without the weights of networks, and what stands for these: a line by network."""
+        table, lines = self.summary(), {}
+        for name, weights in self.traits.networks.items():
+            size = float(np.sqrt(np.mean(self.estimates[weights] ** 2)))
+            table = table.drop(index=weights)
+            lines[name] = f"{len(weights)} weights, {weights[0]} to {weights[-1]}, root mean square {size:.3g}"
+        return table, lines
+
     def _parameters(self) -> list[str]:
-        table = self.summary()
+        table, networks = self.shown()
         width = max(map(len, table.index), default=9)
         unit = max([4, *map(len, table["unit"])])
         interval = "95 % of the draws" if self._drawn else "95 % interval"
@@ -232,7 +246,7 @@ class Fit:
                 lines.append(head + f"{row['se']:>11.4g} {rse:>7s}   {row['lower']:.5g} to {row['upper']:.5g}")
             else:
                 lines.append(head + f"{'-':>11s}")
-        return lines
+        return lines + [f"  {name:{max(width, 9)}s} network: {text}" for name, text in networks.items()]
 
     def _random_effects(self) -> list[str]:
         if self.eta.shape[1] == 0:

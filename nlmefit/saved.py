@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import jax
 import numpy as np
@@ -108,13 +108,26 @@ def model_name(model: Any) -> str:
     return model.name if isinstance(model, SavedModel) else type(model).__name__
 
 
-def log_normal(model: Any) -> frozenset[str]:
-    """The individual parameters of a declared model that are log-normal."""
+class Traits(NamedTuple):
+    """What tables need to know of a declared model."""
+
+    log_normal: list[str]
+    """The individual parameters that are log-normal."""
+    scores: list[str]
+    """The random effects that a flow is made of."""
+    networks: dict[str, list[str]]
+    """The names of the weights by network."""
+
+
+def traits(model: Any) -> Traits:
+    """Those of a declared model, also of a saved one; nothing of another model."""
     if isinstance(model, SavedModel):
-        return frozenset(model.description["log_normal"])
+        return Traits(**model.description["traits"])
     if not isinstance(model, AbstractModel):
-        return frozenset()
-    return frozenset(name for name, p in model.specification.individuals.items() if type(p).__name__ == "LogNormal")
+        return Traits([], [], {})
+    spec = model.specification
+    normal = [name for name, p in spec.individuals.items() if type(p).__name__ == "LogNormal"]
+    return Traits(normal, list(spec.scores), {name: list(network.weights(name)) for name, network in spec.networks.items()})
 
 
 # ---- to content ------------------------------------------------------------------------------------------------------
@@ -152,7 +165,7 @@ def _model(fit: "Fit") -> dict[str, Any]:
         "values": model.values if declared else {name: float(value) for name, value in fit.estimates.items()},
         "bounds": {name: [p.lower, p.upper] for name, p in population.items()},
         "fixed": [name for name, p in population.items() if p.fixed],
-        "log_normal": sorted(log_normal(model)),
+        "traits": traits(model)._asdict(),
         "effects": list(map(str, fit.eta.columns)),
         "theta": {} if declared else {name: np.asarray(p.start) for name, p in model.parameters().items()},
         "generative": serialization.content(model, "model") if isinstance(model, AbstractGenerative) else None,

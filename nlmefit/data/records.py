@@ -106,6 +106,12 @@ def _label(series: pd.Series) -> pd.Series:
     return series.astype(object).where(series.notna(), None)
 
 
+def all_missing(series: pd.Series) -> bool:
+    """Whether there is neither a number nor a text."""
+    numbers, texts = _numbers(series)
+    return not texts and bool(numbers.isna().all())
+
+
 def _numbers(series: pd.Series) -> tuple[pd.Series, list[int]]:
     """The series as floats, and the rows that hold text."""
     if pd.api.types.is_bool_dtype(series):

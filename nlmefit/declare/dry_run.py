@@ -53,7 +53,7 @@ def dry_run(model: "AbstractModel") -> Reads:
     def record(name: str, known: tuple[str, ...]) -> None:
         if name in covariates:
             return
-        if name in spec.typical:
+        if name in spec.typical or name in spec.networks:
             fix = f"return `{name}` from `individual`" if known else f"read theta.{name} or eta.{name}"
             raise ModelError(f"{cls.__name__}: `{name}` is a parameter of the model, not a covariate: {fix}.")
         likely = nearest(name, known)
@@ -73,7 +73,7 @@ def dry_run(model: "AbstractModel") -> Reads:
         theta = {name: number for name in model.values}
         x = Recorder({}, "covariate", number, record)
         p = model.parameters_of(theta, dict.fromkeys(spec.effects, number), x)
-        p_reader = Recorder(p, "parameter or covariate", number, record)
+        p_reader = Recorder(p, "parameter or covariate", number, record, model.specification.networks)
         watched = Watched(p_reader, entering)
         if hasattr(cls, "dynamics") and spec.dynamics is None:
             _complete(model, number, watched)
@@ -182,7 +182,7 @@ def _check_endpoints(cls: type, spec: Specification, endpoints: list[str], distr
     if not endpoints:
         raise ModelError(f"{cls.__name__}: `observe` returns no endpoint.")
     for name in endpoints:
-        if name in spec.typical:
+        if name in spec.typical or name in spec.networks:
             raise ModelError(
                 f"{cls.__name__}: `observe` returns the endpoint `{name}`, which is a parameter. Rename one of them."
             )

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nlmefit.declare.namespace import Namespace
+from nlmefit.declare.network import CALL
 from nlmefit.declare.written import Written
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def _walk(jaxpr: Any, consts: Any, inputs: list[Expression]) -> list[Expression]
 
 def _apply(equation: Any, arguments: list[Expression]) -> list[Expression]:
     name = equation.primitive.name
+    if str(equation.params.get("name", "")).startswith(CALL):
+        return _network(equation, arguments)
     if name in _INLINED:
         inner = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
         return _walk(inner.jaxpr, inner.consts, arguments)
@@ -78,6 +81,13 @@ def _apply(equation: Any, arguments: list[Expression]) -> list[Expression]:
     if name == "square":
         return [_simplified("pow", (arguments[0], Expression("2")))]
     return [_simplified(name, tuple(arguments))]
+
+
+def _network(equation: Any, arguments: list[Expression]) -> list[Expression]:
+    """A network's call by its name, on its inputs: f(x), or f_1(x), f_2(x), ... of several outputs."""
+    name, outputs = equation.params["name"].removeprefix(CALL), len(equation.outvars)
+    inputs = tuple(a for a in arguments if not (a.head.startswith(f"{name}_") and not a.arguments))
+    return [Expression(name if outputs == 1 else f"{name}_{k}", inputs) for k in range(1, outputs + 1)]
 
 
 def _simplified(head: str, arguments: tuple[Expression, ...]) -> Expression:
@@ -177,7 +187,7 @@ def _sections(model: "AbstractModel") -> dict[str, dict[str, Expression]]:
     def amounts(v: Mapping[str, Any]) -> dict[str, Any]:
         return {name: v[f"A_{name}"] for name in spec.compartments}
 
-    sections = {"individual": parameters}
+    sections = {"individual": {name: e for name, e in parameters.items() if name not in spec.weights}}
     if spec.dynamics is not None:
         dynamics = spec.dynamics
         sections["dynamics"] = expressions(lambda **v: dynamics.derivatives(v["t"], amounts(v), v), names)
@@ -241,7 +251,7 @@ def text(model: "AbstractModel") -> str:
     spec, sections = model.specification, _sections(model)
 
     def lines(found: Mapping[str, Expression], left: str) -> list[str]:
-        width = max(len(left.format(n)) for n in found)
+        width = max((len(left.format(n)) for n in found), default=0)
         return [f"  {left.format(n):{width}s} = {render(e, str)}" for n, e in found.items()]
 
     head = (type(model).__doc__ or "").strip().split("\n")[0]
@@ -249,6 +259,8 @@ def text(model: "AbstractModel") -> str:
     result = [title, "", "individual parameters", *lines(sections["individual"], "{}_i")]
     if spec.effects:
         result += ["", "random effects", *_random_effects(model)]
+    if spec.networks:
+        result += ["", "networks", *(f"  {name}: {network.described(name)}" for name, network in spec.networks.items())]
     if spec.dynamics is not None:
         result += ["", f"dynamics ({_title(spec.dynamics)})", *lines(sections["dynamics"], "dA_{}/dt")]
         if sections["initial"]:
@@ -264,8 +276,9 @@ def text(model: "AbstractModel") -> str:
         else:
             result.append(f"  {endpoint} ~ {sections['distributions'][endpoint].head}" + (f", mean {f}" if f != "nan" else ""))
     result += ["", "values"]
-    width = max(map(len, model.values))
-    for name, p in model.population().items():
+    shown = {name: p for name, p in model.population().items() if p.kind != "network"}
+    width = max(map(len, shown))
+    for name, p in shown.items():
         result.append(f"  {name:{width}s} = {p.value:.6g}{' ' + p.unit if p.unit else ''}{' (fixed)' if p.fixed else ''}")
     return "\n".join(result)
 

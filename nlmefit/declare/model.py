@@ -105,7 +105,8 @@ class AbstractModel(metaclass=_ModelType):
     def structure(self) -> Hashable:
         """Equal for models whose programs are the same: the class and its declarations, whatever `at` changed."""
         spec = self._spec
-        declared = (tuple(spec.individuals.items()), tuple(spec.thetas.items()), tuple(spec.residuals.items()))
+        parts = (spec.individuals, spec.thetas, spec.networks, spec.residuals)
+        declared = tuple(tuple(part.items()) for part in parts)
         return type(self), self._constants(), declared
 
     def _constants(self) -> Hashable:
@@ -154,8 +155,9 @@ class AbstractModel(metaclass=_ModelType):
         """Individual parameters by name, from population parameters, random effects and covariates."""
         spec = self._spec
         if hasattr(type(self), "individual"):
-            typical = Namespace({name: theta[name] for name in spec.typical}, "typical value")
-            values = type(self).individual(self, typical, Namespace(eta, "eta"), _as_namespace(x, "covariate"))
+            typical = Namespace({name: theta[name] for name in spec.typical}, "typical value", spec.networks)
+            covariates = x if isinstance(x, Namespace) else Namespace(x, "covariate")
+            values = type(self).individual(self, typical, Namespace(eta, "eta"), covariates)
             return {name: theta[name] for name in spec.thetas} | _returned(self, "individual", "parameter", values)
         result = {name: theta[name] for name in spec.thetas}
         for name, parameter in spec.individuals.items():
@@ -186,28 +188,30 @@ class AbstractModel(metaclass=_ModelType):
             factor = factor + effect.log_factor(beta, x[effect.column])
         return factor
 
+    def namespace(self, p: Mapping[str, Any] | Namespace) -> Namespace:
+        """Individual parameters and covariates as the model's methods read them, networks among them."""
+        return p if isinstance(p, Namespace) else Namespace(p, "parameter or covariate", self._spec.networks)
+
     def predictions(self, t: Any, amounts: Mapping[str, Any] | Namespace, p: Mapping[str, Any] | Namespace) -> dict[str, Any]:
         """What the user's `observe` returns, at one time."""
-        p = _as_namespace(p, "parameter or covariate")
-        seen = type(self).observe(self, t, _as_namespace(amounts, "compartment"), p)  # type: ignore[attr-defined]
+        A = amounts if isinstance(amounts, Namespace) else Namespace(amounts, "compartment")
+        seen = type(self).observe(self, t, A, self.namespace(p))  # type: ignore[attr-defined]
         return _returned(self, "observe", "endpoint", seen)
 
     def dosing_of(self, p: Mapping[str, Any]) -> dict[str, Dosing]:
         """Modelled lag, bioavailability, rate and duration by compartment."""
         if not hasattr(type(self), "dosing"):
             return {}
-        given = type(self).dosing(self, _as_namespace(p, "parameter or covariate"))
+        given = type(self).dosing(self, self.namespace(p))
         return _returned(self, "dosing", "compartment", given)
 
     def initial_of(self, p: Mapping[str, Any]) -> dict[str, Any]:
         """Initial amounts by compartment, 0 where none is given: the dynamics' own, and those of the user's method `initial`."""
         dynamics = self._spec.dynamics
-        own = {} if dynamics is None else dynamics.initial(_as_namespace(p, "parameter or covariate"))
+        own = {} if dynamics is None else dynamics.initial(self.namespace(p))
         if not hasattr(type(self), "initial"):
             return own
-        return own | _returned(
-            self, "initial", "compartment", type(self).initial(self, _as_namespace(p, "parameter or covariate"))
-        )
+        return own | _returned(self, "initial", "compartment", type(self).initial(self, self.namespace(p)))
 
 
 _INTERNAL = frozenset({"_spec", "_values", "_population", "_reads"})
@@ -219,10 +223,6 @@ def _content(value: Any) -> str:
         array = np.asarray(value)
         return f"{array.dtype}{array.shape}{array.tolist()}"
     return repr(value)
-
-
-def _as_namespace(values: Any, what: str) -> Namespace:
-    return values if isinstance(values, Namespace) else Namespace(values, what)
 
 
 def _returned(model: AbstractModel, method: str, what: str, value: Any) -> dict[str, Any]:

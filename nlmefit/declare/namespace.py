@@ -1,25 +1,34 @@
 """Attribute access to named values (`p.CL`, `A.central`, `x.WT`) with errors that help."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
+from nlmefit.declare.network import Network
 from nlmefit.errors import ModelError, unknown
 
 
 class Namespace:
     """Read-only values by name.
 
-    `what` names the kind of thing held ("compartment"), for the error when a name does not exist.
+    `what` names the kind of thing held ("compartment"), for the error when a name does not exist; `networks` are functions of
+    values that it holds.
     """
 
-    def __init__(self, values: Mapping[str, Any], what: str):
+    def __init__(self, values: Mapping[str, Any], what: str, networks: Mapping[str, Network] = MappingProxyType({})):
         self.__dict__.update(values)
         self.__dict__["_values"] = dict(values)
         self.__dict__["_what"] = what
+        self.__dict__["_networks"] = networks
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in self._networks:
+            return self._networks[name].bound(name, self.__getitem__)
+        return self._missing(name)
+
+    def _missing(self, name: str) -> Any:
         raise ModelError(unknown(self._what, name, self._values))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -41,12 +50,19 @@ class Recorder(Namespace):
     Used once, when a model class is defined, to find the covariates that its methods read.
     """
 
-    def __init__(self, values: Mapping[str, Any], what: str, default: Any, record: Callable[[str, tuple[str, ...]], None]):
-        super().__init__(values, what)
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        what: str,
+        default: Any,
+        record: Callable[[str, tuple[str, ...]], None],
+        networks: Mapping[str, Network] = MappingProxyType({}),
+    ):
+        super().__init__(values, what, networks)
         self.__dict__["_default"] = default
         self.__dict__["_record"] = record
 
-    def __getattr__(self, name: str) -> Any:
+    def _missing(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
         self._record(name, tuple(self._values))
@@ -57,12 +73,12 @@ class Watched(Namespace):
     """A namespace that notes in `read` which names of another are read."""
 
     def __init__(self, inside: Namespace, read: set[str]):
-        super().__init__({}, inside._what)
+        super().__init__({}, inside._what, inside._networks)
         self.__dict__["_values"] = inside._values
         self.__dict__["_inside"] = inside
         self.__dict__["_read"] = read
 
-    def __getattr__(self, name: str) -> Any:
+    def _missing(self, name: str) -> Any:
         value = getattr(self._inside, name)
         self._read.add(name)
         return value

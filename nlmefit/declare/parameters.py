@@ -48,7 +48,7 @@ def _check(parameter: Any, kind: str) -> None:
         sd = None if given is None else number(given, f"{kind}'s {name} (sd of {of})")
         if sd is not None and sd <= 0:
             raise ModelError(f"{kind}'s {name} (sd of {of}) must be above 0, got {sd}; leave it out for none.")
-    _check_prior(parameter.prior, kind)
+    check_prior(parameter.prior, kind)
     effects = parameter.covariates
     if isinstance(effects, AbstractEffect) or not isinstance(effects, Sequence):
         raise ModelError(f"{kind}'s covariates must be a list, for example [nm.Power('WT', reference=70)].")
@@ -63,7 +63,7 @@ def _check(parameter: Any, kind: str) -> None:
         raise ModelError(f"{kind} has two effects of the same covariate: {', '.join(names)}. Combine them in one nm.Effect.")
 
 
-def _check_prior(prior: Any, kind: str) -> None:
+def check_prior(prior: Any, kind: str) -> None:
     if prior is not None and not hasattr(prior, "log_prob"):
         raise ModelError(f"{kind}'s prior must be a NumPyro distribution, got {prior!r}.")
 
@@ -187,4 +187,4 @@ class Theta:
         inside = low <= value <= high if self.fixed or is_fixed(self.value) else low < value < high
         if not inside:
             raise ModelError(f"Theta's value {value} must lie strictly inside its bounds ({low}, {high}).")
-        _check_prior(self.prior, "Theta")
+        check_prior(self.prior, "Theta")

@@ -15,7 +15,7 @@ from nlmefit.errors import ModelError
 if TYPE_CHECKING:
     from nlmefit.declare.model import Specification
 
-Kind = Literal["typical", "coefficient", "omega", "correlation", "flow", "residual"]
+Kind = Literal["typical", "coefficient", "network", "omega", "correlation", "flow", "residual"]
 
 
 @dataclass(frozen=True)
@@ -72,14 +72,15 @@ def _typical(spec: "Specification") -> list[PopulationParameter]:
             for suffix, (start, kept) in effect.coefficients().items():
                 coefficient = f"beta_{name}_{effect.column}" + (f"_{suffix}" if suffix else "")
                 result.append(PopulationParameter(coefficient, number(start, coefficient), "coefficient", fixed=kept))
-    return result + [_theta(name, theta) for name, theta in spec.thetas.items()]
+    weights = spec.weights
+    return result + [_theta(n, theta, "network" if n in weights else "typical") for n, theta in spec.thetas.items()]
 
 
-def _theta(name: str, theta: Theta) -> PopulationParameter:
+def _theta(name: str, theta: Theta, kind: Kind) -> PopulationParameter:
     lower = -math.inf if theta.lower is None else theta.lower
     upper = math.inf if theta.upper is None else theta.upper
     fixed = theta.fixed or is_fixed(theta.value)
-    return PopulationParameter(name, number(theta.value, name), "typical", lower, upper, fixed, theta.unit, theta.prior)
+    return PopulationParameter(name, number(theta.value, name), kind, lower, upper, fixed, theta.unit, theta.prior)
 
 
 def _omegas(spec: "Specification") -> list[PopulationParameter]:

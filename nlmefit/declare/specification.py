@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from nlmefit.declare.dynamics import AbstractDynamics
 from nlmefit.declare.flow import Flow
+from nlmefit.declare.network import Network
 from nlmefit.declare.omega import Blocks
 from nlmefit.declare.parameters import AbstractIndividual, Theta
 from nlmefit.declare.residual import AbstractResidual
@@ -12,7 +13,7 @@ from nlmefit.declare.solver import AbstractSolver, Automatic
 from nlmefit.declare.values import Fixed
 from nlmefit.errors import ModelError, nearest, unknown
 
-Declaration = AbstractIndividual | Theta | AbstractResidual
+Declaration = AbstractIndividual | Theta | Network | AbstractResidual
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Specification:
 
     individuals: dict[str, AbstractIndividual]
     thetas: dict[str, Theta]
+    """Fixed effects, the weights of networks among them."""
+    networks: dict[str, Network]
     residuals: dict[str, AbstractResidual]
     dynamics: AbstractDynamics | None
     """None where there is none, and until `dry_run` has read the compartments of one written as a method."""
@@ -28,6 +31,11 @@ class Specification:
     flow: Flow | None
     occasion: str | None
     solver: AbstractSolver
+
+    @property
+    def weights(self) -> frozenset[str]:
+        """Names of the weights of all networks."""
+        return frozenset(weight for name, network in self.networks.items() for weight in network.weights(name))
 
     @property
     def typical(self) -> tuple[str, ...]:
@@ -99,7 +107,8 @@ def specification(cls: type, declared: dict[str, Declaration], taken: Collection
     blocks = _blocks(cls, declared)
     spec = Specification(
         individuals={n: d for n, d in declared.items() if isinstance(d, AbstractIndividual)},
-        thetas={n: d for n, d in declared.items() if isinstance(d, Theta)},
+        thetas=_thetas(cls, declared),
+        networks={n: d for n, d in declared.items() if isinstance(d, Network)},
         residuals={n: d for n, d in declared.items() if isinstance(d, AbstractResidual)},
         dynamics=dynamics if isinstance(dynamics, AbstractDynamics) else None,
         blocks=blocks,
@@ -115,6 +124,20 @@ def specification(cls: type, declared: dict[str, Declaration], taken: Collection
             "ignored; write the covariate effects inside `individual`, or delete it."
         )
     return spec
+
+
+def _thetas(cls: type, declared: dict[str, Declaration]) -> dict[str, Theta]:
+    """Fixed effects by name, in order of declaration."""
+    found: dict[str, Theta] = {}
+    for name, declaration in declared.items():
+        weights = declaration.weights(name) if isinstance(declaration, Network) else {}
+        for weight in weights:
+            if weight in declared:
+                raise ModelError(
+                    f"{cls.__name__}: `{weight}` is declared and is also a weight of the network `{name}`. Rename it."
+                )
+        found |= {name: declaration} if isinstance(declaration, Theta) else weights
+    return found
 
 
 def _check_methods(cls: type) -> None:
@@ -182,7 +205,7 @@ def check_distinct(cls: type, spec: Specification) -> None:
     derived |= {f"eta_{name}": f"the random effect of `{name}`" for name in spec.etas}
     derived |= {f"kappa_{name}": f"the occasions' random effect of `{name}`" for name in spec.occasion_effects}
     derived |= {name: "a covariate" for name in spec.effect_columns}
-    for name in (*spec.typical, *spec.residuals):
+    for name in (*spec.typical, *spec.networks, *spec.residuals):
         if name in derived:
             raise ModelError(f"{cls.__name__}: `{name}` is declared and is also {derived[name]}. Rename the declared one.")
 

@@ -35,8 +35,7 @@ class Written(AbstractDynamics):
 
 def written_derivatives(model: "AbstractModel", t: Any, A: Namespace, p: Any) -> dict[str, Any]:
     """What the user's method returns, as a dictionary."""
-    p = p if isinstance(p, Namespace) else Namespace(p, "parameter or covariate")
-    returned = type(model).dynamics(model, t, A, p)  # type: ignore[attr-defined]
+    returned = type(model).dynamics(model, t, A, model.namespace(p))  # type: ignore[attr-defined]
     if not isinstance(returned, Mapping) or not all(isinstance(name, str) for name in returned):
         raise ModelError(
             f"{type(model).__name__}: `dynamics` must return a dictionary with dA/dt per compartment, got {returned!r}."

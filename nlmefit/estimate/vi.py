@@ -9,7 +9,8 @@ search as FOCE's.
 """
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, final
 
@@ -43,8 +44,10 @@ from nlmefit.typing import Scalar, Theta
 DEFAULT = FullRank()
 FRESH = 2000
 """Independent draws per subject of the bound that is reported."""
-OVERFITTED = 1.0
-"""What the log-likelihood's bound may lose on them."""
+OVERFITTED, OVERFITTED_EACH = 1.0, 0.1
+"""What the log-likelihood's bound may lose on them: in all, or per subject where that is more."""
+MOST = 1024
+"""Points up to which the search is repeated with four times as many, where they had been fitted too closely."""
 
 
 @final
@@ -55,13 +58,15 @@ class VI(AbstractMarginalLikelihood):
 
     **Arguments:** `family` of the q_i: `nm.FullRank()`, `nm.MeanField()` or `nm.TriangularFlow(units=3)`; `draws` points per
     subject over which the bound is averaged in the search, None for the family's number (64 for a normal; 1000 for a flow, which
-    has more numbers phi_i to fit to them); `weighted=K` reports, at the optimum, the tighter bound of K importance-weighted draws
-    (Burda, Grosse and Salakhutdinov 2016); `alternating` begins with steps in all phi_i and in theta in turn, none of which
-    lowers the bound, before the joint search; `covariance` as for `FOCE`, from the bound. Raises MethodError for other values.
+    has more numbers phi_i to fit to them) and up to 1024 where the q_i are fitted to so few too
+    closely; `weighted=K` reports, at the optimum, the tighter bound of K importance-weighted draws (Burda, Grosse and
+    Salakhutdinov 2016); `alternating` begins with steps in all phi_i and in theta in turn, none of which lowers the bound, before
+    the joint search; `covariance` as for `FOCE`, from the bound. Raises MethodError for other values.
 
     What the search maximizes is a fit to its own points; the bound that is reported is averaged anew over 2000 independent draws
-    per subject, with its Monte Carlo error (0 where q_i is the posterior itself). Where it is lower by more than 1, the q_i are
-    fitted to the points rather than to the posteriors, and the status says so.
+    per subject, with its Monte Carlo error (0 where q_i is the posterior itself). Where it is lower by more than 0.1 per
+    subject (and 1 in all), the q_i are fitted to the points rather than to the posteriors: the search goes on with four times as
+    many, or, where `draws` is given or 1024 did not suffice, the status says so.
     """
 
     family: AbstractFamily = DEFAULT
@@ -98,16 +103,25 @@ class VI(AbstractMarginalLikelihood):
         return {"objective": f"a lower bound of log p(y){how}; nm.log_marginal tells its gap"}
 
     def find(self, problem: Problem, progress: Reporter, key: Array) -> Found:
+        method, (found, lost) = self, self._search(problem, progress, key)
+        while self.draws is None and lost > _allowed(problem) and found.status.state == "uncertain" and 4 * method._draws <= MOST:
+            method = replace(method, draws=4 * method._draws, alternating=False)
+            earlier = found
+            found, lost = method._search(problem.restarted(found.u), progress, key)
+            found = _continued(found, earlier.history, earlier.seconds)
+            found.notes = {**found.notes, "points": f"{method._draws} per subject: fewer were fitted too closely"}
+        return found
+
+    def _search(self, problem: Problem, progress: Reporter, key: Array) -> tuple[Found, float]:
+        """The answer, and what its bound loses at fresh draws."""
         if not self.alternating:
             return self._valued(problem, super().find(problem, progress, key), key)
         began = time.perf_counter()
         u, bounds = alternate(problem, partial(self._points_at, problem), progress)
         steps = time.perf_counter() - began
-        found = self._valued(problem, super().find(problem.restarted(u), progress, key), key)
+        found, lost = self._valued(problem, super().find(problem.restarted(u), progress, key), key)
         earlier = [{"iteration": k, "objective": -2 * bound} for k, bound in enumerate(bounds)]
-        found.history = earlier + [row | {"iteration": row["iteration"] + len(bounds)} for row in found.history]
-        found.seconds = {"alternating steps": steps, **found.seconds}
-        return found
+        return _continued(found, earlier, {"alternating steps": steps}), lost
 
     def _points_at(self, problem: Problem, u: np.ndarray) -> tuple[Float[np.ndarray, "K N q"], float]:
         """The points of every subject's optimal q_i at u, and the bound over them."""
@@ -116,24 +130,24 @@ class VI(AbstractMarginalLikelihood):
         return Variational.of(self.family, found).mapped(xi).points, -0.5 * float(found.value.sum())
 
     def evaluate(self, problem: Problem, key: Array) -> Found:
-        return self._valued(problem, super().evaluate(problem, key), key)
+        return self._valued(problem, super().evaluate(problem, key), key)[0]
 
-    def _valued(self, problem: Problem, found: Found, key: Array) -> Found:
-        """The answer with the bound at fresh draws."""
+    def _valued(self, problem: Problem, found: Found, key: Array) -> tuple[Found, float]:
+        """The answer with the bound at fresh draws, and what that is lower by."""
         assert isinstance(found.posterior, Variational)
         drawn = found.posterior.drawn(key, FRESH - FRESH % self.weighted)
         log = joint_in_blocks(problem, found.u, drawn.points) - drawn.log_density
         grouped = log.reshape(self.weighted, -1, problem.size)
         terms = logsumexp(grouped, axis=0) - np.log(self.weighted)
         lost = -0.5 * float(np.sum(found.value)) - float(np.sum(log.mean(axis=0)))
-        if not lost <= OVERFITTED and found.status:
+        if not lost <= _allowed(problem) and found.status:
             said = (
                 f"The bound over fresh draws is {lost:.2g} lower than over the {self._draws} points that the q_i were fitted to"
             )
             found.status = Status("uncertain", (f"{said}: give more, draws={4 * self._draws}.",))
         found.value = -2.0 * terms.mean(axis=0)
         found.error = 2.0 * terms.std(axis=0, ddof=1) / np.sqrt(len(terms))
-        return found
+        return found, lost
 
     def subject_contribution(
         self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
@@ -173,6 +187,19 @@ class VI(AbstractMarginalLikelihood):
 
     def posterior(self, found: Contributions) -> AbstractPosterior:
         return Variational.of(self.family, found)
+
+
+def _allowed(problem: Problem) -> float:
+    """What the bound may lose at fresh draws."""
+    return max(OVERFITTED, OVERFITTED_EACH * problem.size)
+
+
+def _continued(found: Found, history: list[dict[str, Any]], seconds: Mapping[str, float]) -> Found:
+    """The answer of a search that went on from an earlier one."""
+    first = 1 + max((row["iteration"] for row in history), default=-1)
+    found.history = history + [row | {"iteration": row["iteration"] + first} for row in found.history]
+    found.seconds = {name: seconds.get(name, 0.0) + found.seconds.get(name, 0.0) for name in {**seconds, **found.seconds}}
+    return found
 
 
 def _points(

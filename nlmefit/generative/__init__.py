@@ -22,7 +22,6 @@ from nlmefit.generative.hvae import HierarchicalVAE
 from nlmefit.generative.likelihood import BernoulliLikelihood, GaussianLikelihood
 from nlmefit.generative.maximum_likelihood import MaximumLikelihood
 from nlmefit.generative.method import GenerativeFit
-from nlmefit.generative.networks import MLP
 from nlmefit.generative.neural_ode import Adaptive, Euler, RungeKutta
 from nlmefit.generative.ppca import PPCA
 from nlmefit.generative.reverse_time import DDIM, ProbabilityFlow, ReverseSDE
@@ -32,6 +31,7 @@ from nlmefit.generative.training import Training
 from nlmefit.generative.two_sample import energy_distance, two_sample_test
 from nlmefit.generative.vae import VAE
 from nlmefit.generative.velocity import VelocityField
+from nlmefit.networks import MLP
 
 __all__ = [
     "CNF",

@@ -19,10 +19,10 @@ from nlmefit.estimate.options import check_count
 from nlmefit.gaussian import Gaussian
 from nlmefit.generative.bijections import Affine
 from nlmefit.generative.capability import AbstractDensity
-from nlmefit.generative.networks import MLP
 from nlmefit.generative.neural_ode import AbstractSolver, Adaptive
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.velocity import AbstractVelocity, Dynamics, check_solver
+from nlmefit.networks import MLP
 from nlmefit.typing import Scalar
 
 Law = Literal["rademacher", "normal"]

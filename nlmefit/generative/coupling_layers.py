@@ -17,7 +17,7 @@ from nlmefit.errors import ModelError
 from nlmefit.estimate.options import check_count
 from nlmefit.generative import splines
 from nlmefit.generative.bijections import AbstractBijection, Mapped
-from nlmefit.generative.networks import MLP
+from nlmefit.networks import MLP
 
 
 class AbstractCoupling(abc.ABC):

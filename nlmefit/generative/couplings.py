@@ -20,10 +20,10 @@ from nlmefit.gaussian import Gaussian
 from nlmefit.generative.capability import in_blocks, jitted
 from nlmefit.generative.cnf import CNF
 from nlmefit.generative.coupling_layers import vanishing
-from nlmefit.generative.networks import MLP
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.transport import pairing
 from nlmefit.generative.velocity import AbstractVelocity
+from nlmefit.networks import MLP
 from nlmefit.typing import Scalar
 
 

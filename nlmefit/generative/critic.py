@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nlmefit.errors import ModelError
-from nlmefit.generative.networks import MLP
+from nlmefit.networks import MLP
 from nlmefit.typing import Scalar
 
 LOOKED = np.linspace(-10.0, 10.0, 100_001)

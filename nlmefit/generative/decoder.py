@@ -24,10 +24,10 @@ from nlmefit.generative.bound import AbstractWeighted
 from nlmefit.generative.inference import AbstractInference
 from nlmefit.generative.likelihood import AbstractLikelihood
 from nlmefit.generative.linear_gaussian import Matrix
-from nlmefit.generative.networks import MLP
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.standard import AbstractStandardized, like
 from nlmefit.latent import AbstractLatentModel, Parameter, scalars
+from nlmefit.networks import MLP
 from nlmefit.typing import Scalar, Theta
 
 

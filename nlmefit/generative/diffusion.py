@@ -21,11 +21,11 @@ from jaxtyping import Array, Float
 from nlmefit.errors import MethodError, ModelError
 from nlmefit.generative.bound import AbstractStratified, AbstractUnconditional
 from nlmefit.generative.capability import AbstractSampler, in_blocks
-from nlmefit.generative.networks import MLP
 from nlmefit.generative.noising import Form, Prediction, noise, reverse, signal, step_divergence
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.schedule import AbstractSchedule, LearnedSchedule, LinearLogSNR
 from nlmefit.generative.standard import AbstractStandardized, Standard
+from nlmefit.networks import MLP
 from nlmefit.typing import Scalar
 
 STEPS = 250

@@ -19,10 +19,10 @@ from nlmefit.errors import DataError
 from nlmefit.estimate.options import check_count
 from nlmefit.generative.capability import AbstractGenerative, in_blocks, jitted
 from nlmefit.generative.divergence import Estimate
-from nlmefit.generative.networks import MLP
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.standard import Standard
 from nlmefit.keys import Key, jax_key
+from nlmefit.networks import MLP
 from nlmefit.typing import Scalar
 
 LEAPS = 5

@@ -19,10 +19,10 @@ from nlmefit.generative.capability import AbstractSampler
 from nlmefit.generative.critic import Critic
 from nlmefit.generative.divergence import Estimate
 from nlmefit.generative.game import AbstractGame, Groups
-from nlmefit.generative.networks import MLP
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.standard import AbstractStandardized, Standard
 from nlmefit.keys import Key
+from nlmefit.networks import MLP
 
 Noise = Literal["normal", "uniform"]
 

@@ -21,9 +21,9 @@ from nlmefit import gaussian
 from nlmefit.errors import ModelError
 from nlmefit.generative.decoder import AbstractDecoder, Networks, check_architecture
 from nlmefit.generative.likelihood import AbstractLikelihood, GaussianLikelihood
-from nlmefit.generative.networks import MLP
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.standard import Standard
+from nlmefit.networks import MLP
 from nlmefit.typing import Scalar
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from nlmefit.errors import ModelError, NlmefitError
 from nlmefit.estimate.status import Status
 from nlmefit.gaussian import Gaussian
-from nlmefit.generative.networks import Activation
+from nlmefit.networks import Activation
 
 LAYERS = (eqx.nn.MLP, eqx.nn.Linear, eqx.nn.Conv2d, eqx.nn.Sequential, eqx.nn.Lambda)
 """Of equinox, that the package's networks are made of."""

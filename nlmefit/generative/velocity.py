@@ -15,9 +15,9 @@ from jaxtyping import Array, Float
 from nlmefit.errors import DataError, ModelError
 from nlmefit.generative.bijections import Affine
 from nlmefit.generative.capability import AbstractSampler, in_blocks
-from nlmefit.generative.networks import MLP
 from nlmefit.generative.neural_ode import AbstractSolver, Adaptive
 from nlmefit.generative.rows import Samples, matrix
+from nlmefit.networks import MLP
 from nlmefit.typing import Scalar
 
 

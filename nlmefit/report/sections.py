@@ -76,7 +76,8 @@ def head(found: Diagnostics, title: str) -> Html:
 
 def parameters(fit: Fit) -> Html:
     rows = []
-    for name, row in fit.summary().iterrows():
+    shown, networks = fit.shown()
+    for name, row in shown.iterrows():
         fixed = name in fit.fixed
         interval = f"{number(row['lower'])} to {number(row['upper'])}" if np.isfinite(row["lower"]) else "–"
         rse = share(row["rse"])
@@ -87,9 +88,9 @@ def parameters(fit: Fit) -> Html:
         )
     headers = ["Parameter", "Unit", "Estimate", "SE", "RSE %", "95 % interval", "Shrinkage %"]
     caption = "Estimates on their natural scale; ω and residual parameters are standard deviations."
-    return tag(
-        "section", tag("h2", "Parameters"), table(caption, headers, rows, (1,)), *_notes(fit), *_effects(fit), id="parameters"
-    )
+    neural = [tag("p", f"Network {name}: {text}.") for name, text in networks.items()]
+    found = table(caption, headers, rows, (1,))
+    return tag("section", tag("h2", "Parameters"), found, *neural, *_notes(fit), *_effects(fit), id="parameters")
 
 
 def _notes(fit: Fit) -> Iterator[Html]:

@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from nlmefit.data.epochs import Rule
 from nlmefit.data.needs import needs_of
+from nlmefit.data.records import all_missing
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import DataError, unknown
 from nlmefit.estimate.draws import generator
@@ -35,7 +36,9 @@ def people_of(model: Model, fit: Fit | None, subjects: Any, covariates: Any, key
 def _own(data: pd.DataFrame | Subjects, model: Model) -> tuple[Subjects, Rule]:
     if isinstance(data, Subjects):
         return data, data.rule
-    found = Subjects.from_frame(data, model, every_record="DV" not in [str(c).upper() for c in data])
+    observed = [c for c in data if str(c).upper() == "DV"]
+    design = all(all_missing(data[c]) for c in observed)
+    found = Subjects.from_frame(data.drop(columns=observed) if design else data, model, every_record=design)
     return found, found.rule
 
 

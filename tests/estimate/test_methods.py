@@ -207,6 +207,18 @@ def test_a_posterior_fitted_to_its_points_is_told():
     assert "over the 8 points that the q_i were fitted to: give more, draws=32" in str(fit.status)
 
 
+def test_more_points_are_taken_where_few_were_fitted_too_closely(monkeypatch):
+    monkeypatch.setattr(nm.TriangularFlow, "draws", 8)
+    fit = nm.fit(Lines(), lines(), nm.VI(family=nm.TriangularFlow(units=2), covariance="none"))
+    assert fit.status, fit.status
+    points = int(fit.conventions["points"].split()[0])
+    assert points in (32, 128, 512)
+    assert fit.conventions["points"].endswith("per subject: fewer were fitted too closely")
+    assert fit.history["iteration"].is_monotonic_increasing and fit.history["iteration"].is_unique
+    given = nm.fit(Lines(), lines(), nm.VI(family=nm.TriangularFlow(units=2), draws=points, covariance="none"))
+    assert fit.log_likelihood == pytest.approx(given.log_likelihood, abs=1e-4)
+
+
 def test_variational_omegas_are_not_shrunk():
     """Theophylline: the marginal likelihood of VI's estimates is quadrature's, and so are its omegas. Independent normals, on as
     few points as there can be, shrink omega_V by 15 % and omega_ka by 3 %."""
