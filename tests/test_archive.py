@@ -80,7 +80,7 @@ def test_a_fit_comes_back(fit, path):
     np.testing.assert_array_equal(loaded.found.posterior.spread, fit.found.posterior.spread)
 
 
-@pytest.mark.parametrize("name", ["covariates", "counts", "occasions", "fraction"])
+@pytest.mark.parametrize("name", ["covariates", "counts", pytest.param("occasions", marks=pytest.mark.slow), "fraction"])
 def test_every_kind_of_model_comes_back(name, path):
     """Fixed parameters, unused occasions' effects, bounds on both sides, densities."""
     example = examples()[name]

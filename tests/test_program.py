@@ -32,7 +32,7 @@ def _values(latent: AbstractLatentModel):
 NAMES = [*examples(), "ppca"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n == "growing" else []) for n in NAMES])
 def test_log_density_is_numpyros(name):
     """Ours, the one-subject program's and the population program's agree, etas away from 0."""
     latent, data = _bound(name)
@@ -52,7 +52,7 @@ def test_log_density_is_numpyros(name):
     assert total == pytest.approx(float(jnp.sum(ours) + prior), rel=1e-12)
 
 
-QUICK = ("theophylline", "turnover", "occasions", "counts")
+QUICK = ("theophylline", "turnover", "counts")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in NAMES])

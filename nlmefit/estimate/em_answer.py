@@ -97,12 +97,12 @@ def answer(
     key: Array,
     kind: Covariance,
     stopped: str = "",
-    settled: bool = True,
+    unsettled: str = "",
     evaluated: bool = False,
     closing: bool = False,
 ) -> Found:
-    """The answer at u, or after `closing` Newton steps from there. `settled` says whether the iterations had stopped drifting;
-    `evaluated`, that there were none."""
+    """The answer at u, or after `closing` Newton steps from there. `unsettled` says what is to be said of iterations that still
+    drifted, unless those steps have come to the maximum; `evaluated`, that there were none."""
     view = _View.at(problem, np.asarray(u), draws, key)
     if closing and not stopped:
         view = _closed(problem, view, draws, key)
@@ -118,7 +118,7 @@ def answer(
         posterior=weights.posterior,
         value=-2.0 * weights.log_likelihood,
         error=2.0 * weights.mc_se,
-        status=EVALUATED if evaluated else _status(problem, final.theta, view, stopped, settled),
+        status=EVALUATED if evaluated else _status(problem, final.theta, view, stopped, unsettled),
         kind="estimate",
         converged=view.found.converged,
         uncertainty=uncertainty,
@@ -135,13 +135,13 @@ def _how(problem: Problem, weights: Weights) -> str:
     return f"{said}; its error is larger than it looks for {len(doubtful)} subject(s), k-hat above {BELIEVABLE}: {shown}"
 
 
-def _status(problem: Problem, theta: dict[str, np.ndarray], view: _View, stopped: str, settled: bool) -> Status:
+def _status(problem: Problem, theta: dict[str, np.ndarray], view: _View, stopped: str, unsettled: str) -> Status:
     doubts, converged = [], view.found.converged
     if not np.all(converged):
         doubts.append(lost(problem.labels(~converged)))
     gain, noise = view.gain()
-    if not settled:
-        doubts.append("The estimates were still drifting when the first phase ended: raise burn_in.")
+    if unsettled and not gain <= WORTHWHILE + 3 * noise:
+        doubts.append(unsettled)
     if np.isnan(gain):
         doubts.append("The information matrix is not positive definite: parameters that the data do not determine, or a saddle.")
     elif gain > WORTHWHILE + 3 * noise:

@@ -158,12 +158,10 @@ class _Path:
 
 
 def _iterate(problem: Problem, path: _Path, expectation: Any, limit: int, progress: Reporter) -> str:
-    """Iterate until the estimates have settled; why it stopped before, if it did."""
+    """Iterate until the estimates have settled, `limit` times at most; why it stopped before, if the user did that."""
     check_support(problem, path.u)
     try:
-        while not path.settled:
-            if len(path.visited) >= limit:
-                return f"not settled after {limit} iterations"
+        while not path.settled and len(path.visited) < limit:
             means, objective = expectation(path.u)
             u = em.maximize_population(problem, path.u, means.first, means.second.sum(axis=0))
             score, curvature = means.score.sum(axis=0), means.curvature.sum(axis=0)
@@ -180,7 +178,8 @@ def _iterate(problem: Problem, path: _Path, expectation: Any, limit: int, progre
 def _answered(
     problem: Problem, path: _Path, draws: int, key: Array, kind: Covariance, stopped: str, closing: bool = False
 ) -> Found:
-    found = answer(problem, path.estimate, draws, key, kind, stopped, closing=closing)
+    unsettled = "" if stopped or path.settled else f"Not settled after {len(path.visited)} iterations: raise limit."
+    found = answer(problem, path.estimate, draws, key, kind, stopped, unsettled, closing=closing)
     names = problem.coordinates.names
     found.history = [
         {"iteration": k, "objective": value, **dict(zip(names, u, strict=True))}

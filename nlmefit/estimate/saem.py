@@ -116,7 +116,9 @@ class _Run:
         except KeyboardInterrupt:
             stopped = "interrupted"
         self.progress.stage("log p(y) and standard errors")
-        found = answer(self.problem, self.u, self.method.draws, self.last, self.method.covariance, stopped, settled, closing=True)
+        unsettled = "" if stopped or settled else "The estimates were still drifting when the first phase ended: raise burn_in."
+        method = self.method
+        found = answer(self.problem, self.u, method.draws, self.last, method.covariance, stopped, unsettled, closing=True)
         names = self.problem.coordinates.names
         found.history = [{"iteration": k, **dict(zip(names, u, strict=True))} for k, u in enumerate(self.visited)]
         return found

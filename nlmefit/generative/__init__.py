@@ -5,7 +5,7 @@ from nlmefit.generative.adversarial import Adversarial
 from nlmefit.generative.bound import VariationalBound
 from nlmefit.generative.capability import NotTractableError
 from nlmefit.generative.cnf import CNF, Hutchinson
-from nlmefit.generative.coupling_layers import AffineCoupling, SplineCoupling
+from nlmefit.generative.coupling_layers import AffineCoupling, MixtureCoupling, SplineCoupling
 from nlmefit.generative.couplings import Independent, LearnedCoupling, OptimalTransport, Reflow
 from nlmefit.generative.critic import lipschitz_bound
 from nlmefit.generative.denoising import DenoisingScoreMatching
@@ -65,6 +65,7 @@ __all__ = [
     "LinearBeta",
     "LinearLogSNR",
     "MaximumLikelihood",
+    "MixtureCoupling",
     "NormalizingFlow",
     "NotTractableError",
     "OptimalTransport",

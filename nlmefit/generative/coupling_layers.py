@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from nlmefit.errors import ModelError
 from nlmefit.estimate.options import check_count
-from nlmefit.generative import splines
+from nlmefit.generative import mixture_cdf, splines
 from nlmefit.generative.bijections import AbstractBijection, Mapped
 from nlmefit.networks import MLP
 
@@ -28,7 +28,7 @@ class AbstractCoupling(abc.ABC):
     @property
     @abc.abstractmethod
     def parameters(self) -> int:
-        """P, the numbers that move a coordinate; all 0 leaves it where it is."""
+        """P, the numbers that move a coordinate; all 0 leaves it where it is, or about there."""
 
     @abc.abstractmethod
     def forward(self, x: Float[Array, "n"], free: Float[Array, "n P"]) -> tuple[Float[Array, "n"], Float[Array, "n"]]:
@@ -39,7 +39,7 @@ class AbstractCoupling(abc.ABC):
         """x and log|dx/dy|."""
 
     def build(self, size: int, conditions: int, key: Array) -> "CouplingLayer":
-        """A layer for that many coordinates, of which the first half stays; it starts as the identity."""
+        """A layer for that many coordinates, of which the first half stays; it starts as the identity, or about so."""
         kept = size // 2
         network = self.network.build(kept + conditions, (size - kept) * self.parameters, key)
         return CouplingLayer(self, kept, vanishing(network))
@@ -99,6 +99,32 @@ class SplineCoupling(AbstractCoupling):
 
     def inverse(self, y: Float[Array, "n"], free: Float[Array, "n P"]) -> tuple[Array, Array]:
         return splines.inverse(y, splines.knots(free, self.bound), self.bound)
+
+
+@final
+@dataclass(frozen=True)
+class MixtureCoupling(AbstractCoupling):
+    """y = Q(F(x)): what is a mixture of `components` normals, given the coordinates that stay, becomes one normal
+    (`mixture_cdf.py`; Ho et al. 2019). Smooth, and sparing where the data are bumps around curves.
+
+    Raises MethodError unless components is a whole number from 2 up.
+    """
+
+    network: MLP = field(default_factory=MLP)
+    components: int = 4
+
+    def __post_init__(self) -> None:
+        check_count("components", self.components, 2)
+
+    @property
+    def parameters(self) -> int:
+        return 3 * self.components
+
+    def forward(self, x: Float[Array, "n"], free: Float[Array, "n P"]) -> tuple[Array, Array]:
+        return mixture_cdf.forward(x, mixture_cdf.components(free))
+
+    def inverse(self, y: Float[Array, "n"], free: Float[Array, "n P"]) -> tuple[Array, Array]:
+        return mixture_cdf.inverse(y, mixture_cdf.components(free))
 
 
 @final

@@ -25,8 +25,8 @@ class NormalizingFlow(AbstractDensity):
 
     T standardises the columns (a constant of the model), then alternates a coupling layer with a linear map.
 
-    **Everyday arguments:** `layers` coupling layers; `coupling` their kind, `gen.SplineCoupling(...)` or
-    `gen.AffineCoupling(...)`, with the network inside.
+    **Everyday arguments:** `layers` coupling layers; `coupling` their kind, `gen.SplineCoupling(...)`,
+    `gen.MixtureCoupling(...)` or `gen.AffineCoupling(...)`, with the network inside.
 
     **Others:** `mixing` whether the linear maps are learned (P L U; `bijections.Linear`), or else reversals of the coordinates.
 
@@ -48,7 +48,8 @@ class NormalizingFlow(AbstractDensity):
             raise ModelError(f"NormalizingFlow(layers=...) must be a whole number from 1 up, got {self.layers!r}.")
         if not isinstance(self.coupling, AbstractCoupling):
             raise ModelError(
-                f"NormalizingFlow(coupling=...) must be gen.SplineCoupling() or gen.AffineCoupling(), got {self.coupling!r}."
+                f"NormalizingFlow(coupling=...) must be gen.SplineCoupling(), gen.MixtureCoupling() or "
+                f"gen.AffineCoupling(), got {self.coupling!r}."
             )
 
     @property

@@ -20,7 +20,7 @@ import numpy as np
 from nlmefit.errors import ModelError, NlmefitError
 from nlmefit.estimate.status import Status
 from nlmefit.gaussian import Gaussian
-from nlmefit.networks import Activation
+from nlmefit.networks import MLP, Activation
 
 LAYERS = (eqx.nn.MLP, eqx.nn.Linear, eqx.nn.Conv2d, eqx.nn.Sequential, eqx.nn.Lambda)
 """Of equinox, that the package's networks are made of."""
@@ -126,7 +126,7 @@ def _checked(name: str, named: Any, known: Names) -> str:
 
 def _classes() -> dict[str, type]:
     """Those of this package and of equinox' layers, by name."""
-    found: dict[str, type] = {_name(kind): kind for kind in (Gaussian, Status, *LAYERS)}
+    found: dict[str, type] = {_name(kind): kind for kind in (Gaussian, Status, MLP, *LAYERS)}
     for name in [name for name in sys.modules if name.startswith(f"{__package__}.")]:
         members = vars(sys.modules[name]).values()
         found |= {c.__name__: c for c in members if isinstance(c, type) and c.__module__ == name and dataclasses.is_dataclass(c)}

@@ -86,10 +86,10 @@ def test_it_starts_near_zero_and_by_its_seed():
 
 def test_models_with_other_activations_are_other_models():
     """Their weights may be equal one by one; a program of one must not be used for the other."""
-    weights = {name: 0.7 for name in Elimination().values if name.startswith("g_")}
+    weights = {name: 0.7 for name in Covariate().values if name.startswith("g_")}
+    data = dosed(1).assign(WT=80.0)
     curves = [
-        nm.predict(Elimination(g=nm.Network(1, width=3, activation=a)).at(weights), dosed(1))["conc"]
-        for a in ("tanh", "softplus")
+        nm.predict(Covariate(g=nm.Network(1, width=2, activation=a)).at(weights), data)["conc"] for a in ("tanh", "softplus")
     ]
     assert not np.allclose(*curves, rtol=1e-3)
 

@@ -17,7 +17,7 @@ from nlmefit.fit import bind
 from nlmefit.program import log_joint
 
 
-@pytest.mark.parametrize("name", ["theophylline", "phenobarbital", "counts", "pkpd"])
+@pytest.mark.parametrize("name", ["theophylline", pytest.param("phenobarbital", marks=pytest.mark.slow), "counts", "pkpd"])
 def test_modes_against_scipy(name):
     example = examples()[name]
     latent, data = bind(example.model, example.data)

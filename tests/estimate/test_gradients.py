@@ -22,7 +22,12 @@ LONG = {
     ("turnover", "Laplace"),
     ("turnover", "Laplace without interaction"),
     ("turnover", "quadrature"),
+    ("turnover", "FO"),
     ("occasions", "quadrature"),
+    ("occasions", "Laplace"),
+    ("growing", "quadrature"),
+    ("remifentanil", "quadrature"),
+    ("remifentanil", "Laplace without interaction"),
 }
 PAIRS = [
     pytest.param(e, m, marks=[pytest.mark.slow] if (e, m) in LONG else [])

@@ -10,7 +10,7 @@ from nlmefit import generative as gen
 from nlmefit.generative.rows import Samples
 
 FAST = gen.Training(steps=500, batch=128, rate=1e-2)
-KINDS = [gen.AffineCoupling(gen.MLP(8, 1)), gen.SplineCoupling(gen.MLP(8, 1), bins=5)]
+KINDS = [gen.AffineCoupling(gen.MLP(8, 1)), gen.SplineCoupling(gen.MLP(8, 1), bins=5), gen.MixtureCoupling(gen.MLP(8, 1), 3)]
 
 
 def banana(n, seed=0):
@@ -23,7 +23,7 @@ def banana_log_density(x):
     return -0.5 * (a**2 + b**2) - np.log(2 * np.pi) - np.log(0.5)
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=["affine", "spline"])
+@pytest.fixture(scope="module", params=KINDS, ids=["affine", "spline", "mixture"])
 def fit(request):
     return nm.fit(gen.NormalizingFlow(3, request.param), banana(2000), gen.MaximumLikelihood(training=FAST), progress=False)
 
@@ -110,6 +110,8 @@ def test_what_it_refuses(fit):
         gen.NormalizingFlow().log_prob(banana(3))
     with pytest.raises(nm.MethodError, match="bins must be"):
         gen.SplineCoupling(bins=1)
+    with pytest.raises(nm.MethodError, match="components must be a whole number from 2 up"):
+        gen.MixtureCoupling(components=1)
     with pytest.raises(nm.ModelError, match=r"limit=\.\.\.\) must be positive"):
         gen.AffineCoupling(limit=0)
     with pytest.raises(nm.MethodError, match=r"NormalizingFlow is fitted by gen\.MaximumLikelihood"):

@@ -48,6 +48,7 @@ def matching(coupling):
 
 MADE = {
     "spline flow": (gen.NormalizingFlow(1, gen.SplineCoupling(NET, 4)), X, LIKELIHOOD),
+    "mixture flow": (gen.NormalizingFlow(1, gen.MixtureCoupling(NET, 3)), X, LIKELIHOOD),
     "affine flow, conditional": (gen.NormalizingFlow(1, gen.AffineCoupling(NET), False), GIVEN, LIKELIHOOD),
     "Glow": (gen.Glow((2, 2), 1, 1, 2), np.hstack([X, X[::-1]]), LIKELIHOOD),
     "CNF, likelihood": (gen.CNF(NET, gen.Euler(2), gen.Hutchinson(2)), X, LIKELIHOOD),

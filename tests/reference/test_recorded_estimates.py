@@ -130,8 +130,8 @@ METHODS = {
 DIVERGE = {("theopp_sex", "NUTS"), ("mlx_warfarin", "NUTS")}
 """Where the sampler says that it diverged: ka is normal with a standard deviation of its mean's size, so that chains run into
 ka = 0; and the density of a lag time has a kink wherever the lag meets an observation."""
-QUICK = [(name, method) for name in ("pheno_base", "bauer504_1cmt_cov", "mlx_theophylline") for method in list(METHODS)[:3]]
-QUICK = [pair for pair in QUICK if pair[0] != "bauer504_1cmt_cov" or pair[1] == "SAEM"]
+QUICK = [(name, method) for name in ("pheno_base", "mlx_theophylline") for method in ("SAEM", "importance EM")]
+QUICK += [("mlx_theophylline", "VI")]
 PAIRS = [
     pytest.param(name, method, marks=() if (name, method) in QUICK else pytest.mark.slow)
     for name in ("pheno_base", "bauer504_1cmt_cov", "mlx_theophylline", "theopp_sex", "mlx_warfarin")
@@ -152,7 +152,7 @@ def test_estimates_agree_with_recorded_saem(name, method, reference):
     assert np.all(error < np.maximum(0.03 * table["value"].abs(), errors * table["se"])), (error / table["se"]).round(2).to_dict()
 
 
-@pytest.mark.parametrize("run", ["SAEM + IS (w1)", "SAEM + IS (w3)"])
+@pytest.mark.parametrize("run", ["SAEM + IS (w1)", pytest.param("SAEM + IS (w3)", marks=pytest.mark.slow)])
 def test_marginal_likelihood_of_warfarin(run, reference):
     """Monolix's importance sampling at its estimates, with its Monte Carlo error.
 

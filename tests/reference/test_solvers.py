@@ -59,7 +59,9 @@ class OralDiffrax(OralWritten):
     solver = nm.Diffrax()
 
 
-@pytest.mark.parametrize("model", (Oral, OralMatrix, OralWritten, OralRungeKutta, OralRosenbrock, OralDiffrax))
+@pytest.mark.parametrize(
+    "model", (Oral, OralMatrix, OralWritten, OralRungeKutta, OralRosenbrock, pytest.param(OralDiffrax, marks=pytest.mark.slow))
+)
 def test_29_dosing_scenarios_of_nonmem(model, reference):
     """NONMEM prints five digits."""
     records = reference.file("data/events_nm751.csv")

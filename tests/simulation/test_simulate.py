@@ -194,7 +194,7 @@ def changing():
     return pd.concat([one.assign(ID=1), one.assign(ID=2, CRCL=[50.0, 50, 90, 90])])
 
 
-@pytest.mark.parametrize("rule", ["nocb", "locf", "linear"])
+@pytest.mark.parametrize("rule", ["nocb", pytest.param("locf", marks=pytest.mark.slow), "linear"])
 def test_covariates_and_occasions_run_as_in_the_data(rule):
     data = nm.Subjects.from_frame(changing(), Turning(), covariates=rule)
     etas = pd.DataFrame({"CL": [0.1, -0.2], "V": [0.3, 0.0], "kappa_CL_1": [0.2, 0.1], "kappa_CL_2": [-0.3, 0.4]}, [1, 2])
