@@ -32,7 +32,9 @@ def _values(latent: AbstractLatentModel):
 NAMES = [*examples(), "ppca"]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n == "growing" else []) for n in NAMES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in ("growing", "occasions") else []) for n in NAMES]
+)
 def test_log_density_is_numpyros(name):
     """Ours, the one-subject program's and the population program's agree, etas away from 0."""
     latent, data = _bound(name)

@@ -23,6 +23,7 @@ LONG = {
     ("turnover", "Laplace without interaction"),
     ("turnover", "quadrature"),
     ("turnover", "FO"),
+    ("turnover", "FOCE"),
     ("occasions", "quadrature"),
     ("occasions", "Laplace"),
     ("growing", "quadrature"),

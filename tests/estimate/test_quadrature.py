@@ -20,7 +20,7 @@ def test_one_node_is_laplace(name):
 @pytest.mark.parametrize("name", ["theophylline", pytest.param("phenobarbital", marks=pytest.mark.slow)])
 def test_nodes_converge(name):
     example = examples()[name]
-    values = [nm.evaluate(example.model, example.data, nm.Quadrature(nodes=n)).ofv for n in (3, 5, 7, 9, 11)]
+    values = [nm.evaluate(example.model, example.data, nm.Quadrature(nodes=n)).ofv for n in (3, 5, 7, 9)]
     steps = np.abs(np.diff(values))
     assert np.all(steps[1:] < 0.7 * steps[:-1]), values
     assert steps[-1] < 2e-3, values

@@ -105,7 +105,7 @@ def cases(kinds, quick):
 
 @pytest.mark.parametrize(
     ("family", "method"),
-    cases(FAMILIES, [("oral", "FO"), ("oral", "FOCEI"), ("infusions", "FOCEI"), ("zero order", "FOCEI")]),
+    cases(FAMILIES, [("oral", "FO"), ("oral", "FOCEI"), ("infusions", "FOCEI")]),
 )
 def test_objectives_agree(family, method):
     read, closed, others = FAMILIES[family]

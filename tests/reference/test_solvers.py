@@ -123,7 +123,13 @@ def warfarin(name, values):
 
 
 @pytest.mark.parametrize("name", RUNS)
-@pytest.mark.parametrize(("values", "objective"), [("estimates", "objective"), ("initial_parameters", "objective_at_initial")])
+@pytest.mark.parametrize(
+    ("values", "objective"),
+    [
+        ("estimates", "objective"),
+        pytest.param("initial_parameters", "objective_at_initial", marks=pytest.mark.slow),
+    ],
+)
 def test_warfarin_objective_at_given_parameters(name, values, objective, reference):
     run = reference.run("warfarin_pkpd", name)
     fit = nm.evaluate(warfarin(name, run[values]), reference.data("warfarin_pkpd"), nm.FOCE(interaction=True))
