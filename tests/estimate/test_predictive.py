@@ -138,6 +138,31 @@ def test_principal_components():
 # ---- the chain rule --------------------------------------------------------------------------------------------------
 
 
+class SlopesInX(nm.Model):
+    """A line in the covariate X, which is given at every record: time is but the order of the observations."""
+
+    a = nm.Normal(5.2, iiv=1.1)
+    b = nm.Normal(-0.5, iiv=0.25)
+
+    def observe(self, t, A, p):
+        return {"y": p.a + p.b * p.X}
+
+    y = nm.Additive(0.6)
+
+
+def test_a10_the_sum_does_not_depend_on_the_order_of_the_observations():
+    """Of a linear-Gaussian model to 1e-10, though every term but a few is another one."""
+    rng = np.random.default_rng(4)
+    data = pd.DataFrame({"ID": np.repeat(range(6), 5), "TIME": np.tile(np.arange(5.0), 6), "X": rng.uniform(0, 8, 30)})
+    data["DV"] = 5.2 + np.repeat(1.1 * rng.normal(size=6), 5) - 0.5 * data["X"] + 0.6 * rng.normal(size=30)
+    order = np.concatenate([5 * i + rng.permutation(5) for i in range(6)])
+    other = data.assign(X=data["X"].to_numpy()[order], DV=data["DV"].to_numpy()[order])
+    first, second = (nm.one_step_ahead(SlopesInX(), d, nm.Laplace(), progress=False) for d in (data, other))
+    sums = [found.groupby("ID")["log_predictive"].sum() for found in (first, second)]
+    np.testing.assert_allclose(*sums, atol=1e-10)
+    assert np.max(np.abs(first["log_predictive"].to_numpy()[order] - second["log_predictive"].to_numpy())) > 0.1
+
+
 @pytest.mark.parametrize("name", ["theophylline", "counts", "pkpd", pytest.param("turnover", marks=pytest.mark.slow)])
 def test_the_sum_is_the_log_marginal(name):
     example = examples()[name]
