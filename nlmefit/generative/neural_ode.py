@@ -125,7 +125,7 @@ class Adaptive(AbstractSolver):
 
 def _fixed(step: Callable[[Any, Any, Any], Any], z: Any, start: Any, end: Any, steps: int) -> Any:
     h = (end - start) / steps
-    return jax.lax.scan(lambda z, k: (step(start + k * h, h, z), None), z, jnp.arange(steps))[0]
+    return jax.lax.fori_loop(0, steps, lambda k, z: step(start + k * h, h, z), z)
 
 
 def _moved(z: Any, h: Any, slope: Any) -> Any:

@@ -70,6 +70,28 @@ def test_g4_three_gradients_of_a_network_agree():
     np.testing.assert_allclose((values[0] - values[1]) / (2 * h), along, rtol=1e-5)
 
 
+def test_g4_the_adjoint_needs_no_more_memory_for_more_steps():
+    """Bytes of the compiled programs: the same for 64 and 1024 steps, while the gradient of the steps keeps every one."""
+    net, field = network()
+    weights, rest = eqx.partition(net, eqx.is_array)
+    z = jnp.array([0.3, -1.2])
+
+    def bytes_of(gradient):
+        return jax.jit(gradient).lower(weights).compile().memory_analysis().temp_size_in_bytes
+
+    def by_steps(solver):
+        return jax.grad(lambda w: jnp.sum(solver.solve(field, z, eqx.combine(w, rest), 0.0, 1.0) ** 3))
+
+    def by_adjoint(solver):
+        return lambda w: eqx.filter(
+            neural_ode.adjoint(field, z, 3 * z**2, eqx.combine(w, rest), 0.0, 1.0, solver).theta, eqx.is_array
+        )
+
+    few, many = gen.RungeKutta(64), gen.RungeKutta(1024)
+    assert bytes_of(by_adjoint(many)) == bytes_of(by_adjoint(few))
+    assert bytes_of(by_steps(many)) > 10 * bytes_of(by_steps(few))
+
+
 @pytest.mark.parametrize(("solver", "order"), [(gen.Euler, 1), (gen.RungeKutta, 4)])
 def test_orders(solver, order):
     """The slope of log error against log step, forward and backward in time."""
