@@ -306,8 +306,8 @@ class PopulationModel(AbstractLatentModel):
         """At the subject's first record, without the occasions' part."""
         spec = self.model.specification
         effects = dict.fromkeys(spec.effects, 0.0) | self._of_subjects(theta, eta)
-        found = self.model.parameters_of(theta, effects, subject.covariates)
-        return {name: jnp.asarray(value, float) for name, value in found.items() if name not in spec.weights}
+        found, weights = self.model.parameters_of(theta, effects, subject.covariates), spec.weights
+        return {name: jnp.asarray(value, float) for name, value in found.items() if name not in weights}
 
     def at(self, theta: Mapping[str, np.ndarray]) -> AbstractModel:
         population = self.model.population()
