@@ -1,8 +1,8 @@
 """Empirical Bayes: the mode of p(z | y, theta) for one subject, found deterministically.
 
-Newton's method on -log p(y, z) with exact second derivatives (forward mode), pivots of the Hessian kept positive, step
-length bounded, sufficient decrease required. It always starts where it is told to, never where the last call ended, so
-that the objective is a function of theta alone.
+Newton's method on -log p(y, z) with exact second derivatives (forward mode) inside a trust region, whose radius grows and
+shrinks by how well the quadratic model predicts the fall: from z = 0 it finds the mode of the valley that it starts in. It
+always starts where it is told to, never where the last call ended, so that the objective is a function of theta alone.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from nlmefit.estimate.factor import factorize, is_positive, solve
+from nlmefit.estimate.factor import factorize, is_positive, solve, solve_lower
 from nlmefit.typing import Scalar
 
-LONGEST_STEP = 4.0
-"""In units of the random effects' prior sd: farther, exponentials of etas overflow."""
+FIRST_RADIUS, LONGEST_STEP = 1.0, 4.0
+"""How far the first step and any step may go, in units of the random effects' prior sd: farther, exponentials of etas
+overflow."""
 SMALL_DECREMENT = 1e-10
 """Newton decrement below which the next full step ends the search (its error is then quadratically smaller)."""
 
@@ -43,8 +44,10 @@ class _State(NamedTuple):
     change: Array
     """What the Hessian lacks, learnt from the gradients seen, where it is an approximation."""
     step: Array
+    gain: Array
+    """The fall of the objective that the quadratic model predicts for the step."""
     decrement: Array
-    shrink: Array
+    radius: Array
     done: Array
     iterations: Array
     failures: Array
@@ -82,36 +85,36 @@ def find_mode(
         yes, none = jnp.array(True), jnp.array(0)
         return Mode(start, objective(start), jnp.zeros((0, 0)), yes, none, none)
 
-    def direction(gradient: Array, hessian: Array) -> tuple[Array, Array]:
-        step = -solve(factorize(hessian, floor=1e-6), gradient)
-        decrement = -gradient @ step
-        length = jnp.sqrt(step @ step)
-        return step * jnp.minimum(1.0, LONGEST_STEP / jnp.maximum(length, 1e-300)), decrement
-
     def body(s: _State) -> _State:
-        trial = s.z + s.shrink * s.step
+        trial = s.z + s.step
         value, gradient, hessian = expand(objective, trial) if expanded is None else expanded(trial)
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient)) & jnp.all(jnp.isfinite(hessian))
-        slope = s.gradient @ s.step
-        better = value - noise * (1.0 + jnp.abs(value)) <= s.value + 1e-4 * s.shrink * slope
+        fall = s.value - value + noise * (1.0 + jnp.abs(value))
         last = s.decrement < SMALL_DECREMENT + 1e-15 * jnp.abs(s.value)
-        accept = finite & (better | last)
+        accept = finite & ((fall >= 1e-4 * s.gain) | last)
         change = s.change if expanded is None else _secant(s, trial - s.z, gradient - s.gradient, hessian)
-        step, decrement = direction(gradient, hessian + change)
-        stalled = ~accept & ((s.shrink < 1e-12) | (s.iterations == 0))
 
         def choose(new: Array, old: Array) -> Array:
             return jnp.where(accept, new, old)
 
+        length = jnp.sqrt(s.step @ s.step)
+        far = (fall > 0.75 * s.gain) & (length > 0.8 * s.radius)
+        grown = jnp.where(far, jnp.minimum(2.0 * s.radius, LONGEST_STEP), s.radius)
+        radius = jnp.where(accept & ~(fall < 0.25 * s.gain), grown, 0.25 * jnp.minimum(length, s.radius))
+        radius = jnp.where(accept, jnp.maximum(radius, 1e-3), radius)
+        gradient, hessian, change = choose(gradient, s.gradient), choose(hessian, s.hessian), choose(change, s.change)
+        step, gain, decrement = bounded_step(gradient, hessian + change, radius)
+        stalled = ~accept & ((radius < 1e-12) | (s.iterations == 0))
         return _State(
             choose(trial, s.z),
             choose(value, s.value),
-            choose(gradient, s.gradient),
-            choose(hessian, s.hessian),
-            choose(change, s.change),
-            choose(step, s.step),
-            choose(decrement, s.decrement),
-            jnp.where(accept, 1.0, 0.3 * s.shrink),
+            gradient,
+            hessian,
+            change,
+            step,
+            gain,
+            decrement,
+            radius,
             (accept & last) | stalled,
             s.iterations + 1,
             s.failures + ~finite,
@@ -120,15 +123,17 @@ def find_mode(
     # The first pass through the loop evaluates the start itself (a step of length 0), so that the model is compiled once here.
     q = start.shape[0]
     endless, none = jnp.array(jnp.inf), jnp.array(0)
+    zeros, first_radius = jnp.zeros(q), jnp.array(FIRST_RADIUS)
     first = _State(
         start,
         endless,
-        jnp.zeros(q),
+        zeros,
         jnp.eye(q),
         jnp.zeros((q, q)),
-        jnp.zeros(q),
+        zeros,
+        jnp.zeros(()),
         endless,
-        jnp.ones(()),
+        first_radius,
         jnp.array(False),
         none,
         none,
@@ -137,6 +142,62 @@ def find_mode(
     small = end.decrement < 1e-8 * jnp.maximum(1.0, jnp.abs(end.value) * 1e-3)
     converged = small & is_positive(factorize(end.hessian)) & jnp.isfinite(end.value)
     return Mode(end.z, end.value, end.hessian, converged, end.iterations, end.failures)
+
+
+class _Damped(NamedTuple):
+    damping: Array
+    lower: Array
+    upper: Array
+    step: Array
+    done: Array
+    tries: Array
+
+
+def bounded_step(
+    gradient: Float[Array, "q"], hessian: Float[Array, "q q"], radius: Scalar
+) -> tuple[Float[Array, "q"], Scalar, Scalar]:
+    """The step s of length <= radius that lowers g's + 1/2 s'Hs most, that fall, and Newton's decrement g'H^-1 g.
+
+    s = -(H + d I)^-1 g with the smallest damping d >= 0 for which H + d I is positive definite and s short enough, within a
+    tenth (More and Sorensen 1983). Where H is not positive definite it follows the curvature down, which the step of a Hessian
+    with its pivots turned positive does not: that one can lead over a ridge into a far-away mode. The decrement is then g'g, so
+    that only a stationary point ends a search there.
+    """
+    identity = jnp.eye(gradient.shape[0])
+    factor = factorize(hessian)
+    newton = -solve(factor, gradient)
+    positive = is_positive(factor)
+    norm = jnp.sqrt(gradient @ gradient)
+    enough = positive & (newton @ newton <= radius**2)
+    most = norm / jnp.maximum(radius, 1e-300) + jnp.sqrt(jnp.sum(hessian**2))  # by its smallest eigenvalue, surely enough
+
+    def shorter(s: _Damped) -> _Damped:
+        factor = factorize(hessian + s.damping * identity)
+        step = -solve(factor, gradient)
+        length = jnp.sqrt(step @ step)
+        convex = is_positive(factor)
+        inside = convex & (length <= radius)
+        lower, upper = jnp.where(inside, s.lower, s.damping), jnp.where(inside, s.damping, s.upper)
+        whitened = solve_lower(factor, step)
+        slope = jnp.sum(whitened**2 / factor.pivots)
+        newton = s.damping + (length**2 / slope) * (length - radius) / radius
+        between = jnp.maximum(jnp.sqrt(lower * upper), lower + 1e-3 * (upper - lower))
+        next_ = jnp.where(convex & (newton > lower) & (newton < upper), newton, between)
+        done = convex & (jnp.abs(length - radius) <= 0.1 * radius)
+        kept = inside | done
+        return _Damped(
+            jnp.where(done, s.damping, next_), lower, upper, jnp.where(kept, step, s.step), s.done | done, s.tries + 1
+        )
+
+    surely = -gradient * (radius / jnp.maximum(norm, 1e-300))
+    start = _Damped(
+        jnp.where(positive, 0.0, 1e-3 * most), jnp.zeros(()), most, jnp.where(enough, newton, surely), enough, jnp.array(0)
+    )
+    step = jax.lax.while_loop(lambda s: ~s.done & (s.tries < 30), shorter, start).step
+    length = jnp.sqrt(step @ step)
+    step = step * jnp.where(enough, 1.0, jnp.minimum(1.0, radius / jnp.maximum(length, 1e-300)))
+    gain = -(gradient @ step + 0.5 * step @ hessian @ step)
+    return step, gain, jnp.where(positive, -gradient @ newton, norm**2)
 
 
 def _secant(s: _State, moved: Array, rise: Array, hessian: Array) -> Array:

@@ -19,6 +19,7 @@ from nlmefit.estimate.empirical_bayes import Mode
 from nlmefit.estimate.factor import factorize, log_determinant
 from nlmefit.estimate.marginal_likelihood import check_covariance
 from nlmefit.estimate.standard_errors import Covariance
+from nlmefit.options import check_truth
 from nlmefit.program import log_prior
 from nlmefit.typing import Scalar
 
@@ -29,12 +30,18 @@ class FOCE(AbstractAtMode):
     """First-order conditional estimation; `interaction=True` is NONMEM's FOCEI.
 
     `covariance` chooses the standard errors: "sandwich" (NONMEM's default), "R", "S" or "none".
+
+    Random effects are sought from eta = 0, as NONMEM does; a fit's status names subjects that have a better mode elsewhere.
+    `all_modes=True` seeks every subject's best mode from many starts, at 1 + 4q times the work.
     """
 
     interaction: bool = False
     covariance: Covariance = "sandwich"
+    all_modes: bool = False
 
     def __post_init__(self) -> None:
+        check_truth("interaction", self.interaction)
+        check_truth("all_modes", self.all_modes)
         check_covariance(self.covariance)
 
     @property

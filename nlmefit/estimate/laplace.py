@@ -27,6 +27,7 @@ from nlmefit.estimate.empirical_bayes import Mode
 from nlmefit.estimate.factor import factorize, log_determinant, solve, solve_upper
 from nlmefit.estimate.marginal_likelihood import check_covariance
 from nlmefit.estimate.standard_errors import Covariance
+from nlmefit.options import check_truth
 from nlmefit.typing import Scalar
 
 
@@ -35,13 +36,16 @@ from nlmefit.typing import Scalar
 class Laplace(AbstractAtMode):
     """Laplace's approximation. `interaction=False` takes the residual variance at eta = 0 (normal observations only).
 
-    `covariance` as for `FOCE`.
+    `covariance` and `all_modes` as for `FOCE`.
     """
 
     interaction: bool = True
     covariance: Covariance = "sandwich"
+    all_modes: bool = False
 
     def __post_init__(self) -> None:
+        check_truth("interaction", self.interaction)
+        check_truth("all_modes", self.all_modes)
         check_covariance(self.covariance)
 
     @property

@@ -33,6 +33,11 @@ class AbstractMarginalLikelihood(AbstractMethod):
         return True
 
     @property
+    def all_modes(self) -> bool:
+        """Whether modes are searched for everywhere rather than from 0 alone."""
+        return False
+
+    @property
     def kind(self) -> Kind:
         """What the objective says of -2 log p(y | theta)."""
         return "approximation"

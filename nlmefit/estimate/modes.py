@@ -42,6 +42,7 @@ def posterior_mode(sites: Sites, start: Float[Array, "q"]) -> Mode:
 class _Modes:
     kind: Kind = "approximation"
     has_modes: bool = True
+    all_modes: bool = False
     covariance: Covariance = "none"
 
     @property

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from nlmefit.backend import compiled
 from nlmefit.estimate.coordinates import Coordinates
@@ -45,6 +45,9 @@ class MarginalMethod(Protocol):
     def has_modes(self) -> bool: ...
 
     @property
+    def all_modes(self) -> bool: ...
+
+    @property
     def covariance(self) -> Covariance: ...
 
     @property
@@ -77,14 +80,15 @@ def _batch(structure: Structure) -> Any:
 
 class Objective:
     """-2 log L and its gradient for one model, data set and method. A function of u alone: modes are searched from the
-    same starts at every call."""
+    same starts at every call, from 0 or, where the method asks for all modes, from others too."""
 
     def __init__(self, problem: Problem, method: MarginalMethod, penalty: Penalty | None = None):
         self.problem, self.method = problem, method
         self.penalty: Penalty = penalty or (lambda u: (0.0, np.zeros_like(u)))
         self.coordinates, self.size, self.q = problem.coordinates, problem.size, problem.q
         self._run = _batch(Structure(problem.model, method))
-        self.starts: tuple[np.ndarray, ...] = (np.zeros((self.size, self.q)),)
+        others = retry_starts(self.size, self.q) if method.has_modes and method.all_modes else []
+        self.starts: tuple[np.ndarray, ...] = (np.zeros((self.size, self.q)), *others)
         self.evaluations = 0
         self.failures = 0
         """Points at which a subject's density could not be computed; they were passed over."""
@@ -92,13 +96,15 @@ class Objective:
         """Searches for a mode that the sturdier form of the model had to do."""
 
     def contributions(self, u: Float[np.ndarray, "p"]) -> Contributions:
-        """Every subject's contribution at u; where a search fails or several starts are set, the best mode counts."""
+        """Every subject's contribution at u: at the mode found from 0, or at the best of all that were asked for. A subject whose
+        search fails is sought from other starts."""
         result = self._from(u, self.starts[0])
         for start in self.starts[1:]:
             result = _better(result, self._from(u, start))
         if not np.all(result.converged):
             for start in retry_starts(self.size, self.q):
-                result = _better(result, self._from(u, start, ~result.converged))
+                lost = ~result.converged
+                result = _better(result, self._from(u, start, lost), lost)
                 if np.all(result.converged):
                     break
         return self._rescued(u, result)
@@ -109,7 +115,7 @@ class Objective:
         if not lost.any() or self._sturdier is None:
             return found
         other = self._sturdier._from(u, self.starts[0], lost)
-        better = _better(found, other)
+        better = _better(found, other, lost)
         self.rescued += int(np.sum(better.converged & lost))
         return better
 
@@ -118,16 +124,12 @@ class Objective:
         model = self.problem.model.sturdier()
         return None if model is None else Objective(Problem(model, self.problem.data), self.method)
 
-    def other_modes(self, u: Float[np.ndarray, "p"], found: Contributions) -> np.ndarray:
-        """Which subjects (N,) have a better mode than `found`: one of the nearer other starts leads there."""
+    def best_modes(self, u: Float[np.ndarray, "p"], found: Contributions) -> Contributions:
+        """`found`, with a better mode where one of the nearer other starts leads to one."""
         best = found
         for start in retry_starts(self.size, self.q)[: 2 * self.q]:
             best = _better(best, self._from(u, start))
-        return best.inner < found.inner - 1e-6
-
-    def search_widely(self) -> None:
-        """From now on search every subject's mode from all starts."""
-        self.starts = (np.zeros((self.size, self.q)), *retry_starts(self.size, self.q))
+        return best
 
     def _from(self, u: np.ndarray, starts: np.ndarray, only: np.ndarray | None = None) -> Contributions:
         self.evaluations += 1
@@ -144,11 +146,13 @@ def retry_starts(size: int, q: int) -> list[np.ndarray]:
     return [np.broadcast_to(offset, (size, q)).copy() for offset in offsets]
 
 
-def _better(a: Contributions, b: Contributions) -> Contributions:
-    """By subject, the converged one, and of two converged ones the lower mode."""
+def _better(a: Contributions, b: Contributions, only: Bool[np.ndarray, "N"] | None = None) -> Contributions:
+    """By subject, the converged one, and of two converged ones the lower mode. With `only`, b is of those subjects alone (what it
+    holds of others was not searched for)."""
     finite_a, finite_b = np.isfinite(a.inner) & np.isfinite(a.value), np.isfinite(b.inner) & np.isfinite(b.value)
     lower = finite_b & (~finite_a | (b.inner < a.inner - 1e-9))
     take = (b.converged & finite_b & ~a.converged) | (lower & (b.converged | ~a.converged))
+    take &= True if only is None else only
 
     def pick(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.where(take.reshape(-1, *([1] * (x.ndim - 1))), y, x)

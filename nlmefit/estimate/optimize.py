@@ -122,11 +122,11 @@ def _limited(step: Vector, inverse: Float[np.ndarray, "p p"], gradient: Vector, 
     """
     endless = (np.abs(step) > large) & (np.abs(gradient) * large < NOTHING)
     if endless.any() and not endless.all():
-        curvature, step = np.linalg.inv(inverse), step.copy()
+        curvature, step = np.linalg.pinv(inverse, hermitian=True), step.copy()
         free = ~endless
         step[endless] = np.sign(step[endless]) * large[endless]
         pull = gradient[free] + curvature[np.ix_(free, endless)] @ step[endless]
-        step[free] = -np.linalg.solve(curvature[np.ix_(free, free)], pull)
+        step[free] = -np.linalg.pinv(curvature[np.ix_(free, free)], hermitian=True) @ pull
     return step * min(1.0, 1.0 / np.max(np.abs(step) / large))
 
 

@@ -22,6 +22,7 @@ from nlmefit.estimate.factor import factorize, log_determinant, solve_upper
 from nlmefit.estimate.marginal_likelihood import check_covariance
 from nlmefit.estimate.options import check_count
 from nlmefit.estimate.standard_errors import Covariance
+from nlmefit.options import check_truth
 from nlmefit.typing import Scalar
 
 LARGEST_GRID = 100_000
@@ -33,15 +34,17 @@ BLOCK = 512
 class Quadrature(AbstractAtMode):
     """Adaptive Gauss-Hermite quadrature with `nodes` points per random effect (nodes^q in all).
 
-    `covariance` as for `FOCE`.
+    `covariance` and `all_modes` as for `FOCE`.
     """
 
     nodes: int = 7
     covariance: Covariance = "sandwich"
+    all_modes: bool = False
 
     def __post_init__(self) -> None:
         check_covariance(self.covariance)
         check_count("nodes", self.nodes, 1)
+        check_truth("all_modes", self.all_modes)
 
     @property
     def order(self) -> int:

@@ -1,6 +1,7 @@
 """The search for the maximum of a method's deterministic objective, how far to trust it, and its standard errors."""
 
 import time
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ def maximize(problem: Problem, method: MarginalMethod, progress: Reporter, penal
     began = time.perf_counter()
     objective, first = _started(problem, method, penalty)
     compiled = time.perf_counter()
-    search, elsewhere = _search_modes_too(objective, first, progress)
+    search = _search(objective, first, progress)
+    elsewhere = _other_modes(objective, search, progress)
     searched = time.perf_counter()
     found = search.point.extra
     final = problem.final(search.point.u, found.z)
@@ -28,7 +30,7 @@ def maximize(problem: Problem, method: MarginalMethod, progress: Reporter, penal
         problem.coordinates,
         final.theta,
         failing=problem.labels(~found.converged),
-        multimodal=problem.labels(elsewhere),
+        elsewhere=elsewhere,
         prior=penalty is not None,
     )
     answer = _answer(objective, search.point, status)
@@ -79,24 +81,19 @@ def _point(objective: Objective, u: np.ndarray) -> Point:
     return Point(u, float(np.sum(found.value)) + value, np.sum(found.gradient, axis=0) + gradient, found.gradient, found)
 
 
-def _search_modes_too(objective: Objective, first: Point, progress: Reporter) -> tuple[Search, np.ndarray]:
-    """A search, and which subjects (N,) have a better mode than the one found. Where some have, the search goes on with every
-    subject's mode sought from all starts."""
-    search = _search(objective, first, progress)
-    nobody = np.zeros(objective.size, bool)
-    if search.stopped or not objective.method.has_modes:
-        return search, nobody
+def _other_modes(objective: Objective, search: Search, progress: Reporter) -> dict[Any, float]:
+    """By subject that has a better mode than the one found: what -2 log L would change by with that one."""
+    if search.stopped or not objective.method.has_modes or objective.method.all_modes:
+        return {}
     try:
         progress.stage("looking for other modes")
-        elsewhere = objective.other_modes(search.point.u, search.point.extra)
-        if elsewhere.any():
-            objective.search_widely()
-            search = _search(objective, _point(objective, search.point.u), progress)
-            elsewhere = objective.other_modes(search.point.u, search.point.extra)
-        return search, elsewhere
+        found: Contributions = search.point.extra
+        best = objective.best_modes(search.point.u, found)
     except KeyboardInterrupt:
         search.stopped = "interrupted"
-        return search, nobody
+        return {}
+    better = best.inner < found.inner - 1e-6
+    return dict(zip(objective.problem.labels(better), (best.value - found.value)[better].tolist(), strict=True))
 
 
 def _search(objective: Objective, first: Point, progress: Reporter) -> Search:

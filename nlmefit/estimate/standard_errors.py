@@ -69,8 +69,8 @@ def _unconstrained(
             return inverse, "", kind
         if _positive(S):
             return inverse @ S @ inverse, "", kind
-        if len(by_subject) <= p:
-            note = f"S is singular ({len(by_subject)} subjects, {p} parameters): standard errors are from R^-1 instead."
+        if different(by_subject) <= p:
+            note = f"S is singular ({_subjects(by_subject)}, {p} parameters): standard errors are from R^-1 instead."
             return inverse, note, "R"
         if prior:
             return inverse, f"the data say nothing {culprits(S, names)}: standard errors are from R^-1, with the prior.", "R"
@@ -85,6 +85,20 @@ def _unconstrained(
 def _positive(matrix: np.ndarray) -> bool:
     """Positive definite beyond rounding."""
     return smallest(matrix) > 1e-10
+
+
+def different(by_subject: Float[np.ndarray, "N p"]) -> int:
+    """How many subjects differ from all others in their gradients: a subject that occurs twice (in a bootstrap's sample) says
+    nothing more about S's rank."""
+    size = np.max(np.abs(by_subject), axis=0, initial=0.0)
+    with np.errstate(invalid="ignore"):
+        rounded = np.round(by_subject / np.where(size > 0, size, 1.0), 7)
+    return len(np.unique(rounded + 0.0, axis=0))
+
+
+def _subjects(by_subject: Float[np.ndarray, "N p"]) -> str:
+    count = different(by_subject)
+    return f"{count} subjects" if count == len(by_subject) else f"{count} different subjects"
 
 
 def culprits(matrix: np.ndarray, names: tuple[str, ...]) -> str:

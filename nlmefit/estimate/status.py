@@ -1,5 +1,6 @@
 """Whether to trust a fit: converged, uncertain or failed, and why."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -8,7 +9,7 @@ import numpy as np
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.optimize import Search
 from nlmefit.estimate.spectrum import smallest
-from nlmefit.estimate.standard_errors import culprits
+from nlmefit.estimate.standard_errors import culprits, different
 
 State = Literal["converged", "uncertain", "failed", "evaluated"]
 
@@ -38,18 +39,19 @@ def judge(
     coordinates: Coordinates,
     theta: dict[str, np.ndarray],
     failing: tuple[object, ...],
-    multimodal: tuple[object, ...],
+    elsewhere: Mapping[object, float],
     prior: bool = False,
 ) -> Status:
     """The status of a search, from evidence only: predicted gain, curvature, bounds, failing subjects. With a `prior` in the
-    objective, parameters that it alone determines are determined too; they are named."""
+    objective, parameters that it alone determines are determined too; they are named. `elsewhere` is by subject with a better mode
+    than the one found from eta = 0: what the objective would change by there."""
     serious, doubts, remarks = [], [], []
     if search.stopped:
         serious.append(f"{search.stopped[0].upper()}{search.stopped[1:]}; these are the best values so far.")
     if failing:
         doubts.append(lost(failing))
-    if multimodal:
-        doubts.append(f"{len(multimodal)} subject(s) have a better mode elsewhere: {_names(multimodal)}.")
+    if elsewhere:
+        doubts.append(_better_modes(elsewhere))
     if not search.stopped:
         silent = _silent_data(search, coordinates)
         if silent and prior:
@@ -67,17 +69,26 @@ def judge(
     return Status("converged", (f"gradient norm {norm:.1e}, one more Newton step would gain {search.decrement:.1e}.", *remarks))
 
 
+def _better_modes(elsewhere: Mapping[object, float]) -> str:
+    """Who has a better mode than the one found from eta = 0, and what the objective would change by with it."""
+    shown = [f"{who} ({change:+.2g})" for who, change in elsewhere.items()]
+    return (
+        f"{len(elsewhere)} subject(s) have a better mode than the one found from eta = 0; with it the objective would change by: "
+        f"{_names(tuple(shown))}. The method's option all_modes=True takes the best of all."
+    )
+
+
 def _curved(search: Search) -> bool:
     """Whether R is positive definite beyond rounding."""
     return search.hessian is None or len(search.hessian) == 0 or smallest(search.hessian) > 1e-8
 
 
 def _silent_data(search: Search, coordinates: Coordinates) -> str:
-    """Along which coordinates no subject's likelihood changes: S singular though there are more subjects than parameters. Empty
-    for none."""
+    """Along which coordinates no subject's likelihood changes: S singular though there are more different subjects than
+    parameters. Empty for none."""
     gradients = search.point.by_subject
     S = gradients.T @ gradients
-    unknown = 0 < len(S) < len(gradients) and search.hessian is not None and smallest(S) <= 1e-10
+    unknown = 0 < len(S) < different(gradients) and search.hessian is not None and smallest(S) <= 1e-10
     return culprits(S, coordinates.names) if unknown else ""
 
 
