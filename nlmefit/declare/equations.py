@@ -268,8 +268,11 @@ def text(model: "AbstractModel") -> str:
         if sections["doses"]:
             result += ["", "doses", *lines(sections["doses"], "{}")]
     result += ["", "observations"]
-    for endpoint in model.endpoints:
+    for endpoint in model.outputs:
         f = render(sections["predictions"][endpoint], str)
+        if endpoint not in model.endpoints:
+            result.append(f"  {endpoint} = {f}  (a prediction only)")
+            continue
         if f"variance {endpoint}" in sections:
             variance = render(sections[f"variance {endpoint}"][""], str)
             result.append(f"  {endpoint} = f + eps,  f = {f},  Var(eps) = {variance}")
@@ -341,7 +344,7 @@ def latex(model: "AbstractModel") -> str:
     rows += [rf"{_latex_symbol('A_' + n)}(0) &= {show(e)}" for n, e in sections.get("initial", {}).items()]
     for name, e in sections.get("doses", {}).items():
         rows.append(rf"\text{{{name}}} &= {show(e)}")
-    for endpoint in model.endpoints:
+    for endpoint in model.outputs:
         rows += _latex_endpoint(sections, endpoint, show)
     return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
 
@@ -352,6 +355,8 @@ def _latex_endpoint(sections: Mapping[str, Mapping[str, Expression]], endpoint: 
     if endpoint in sections["distributions"]:
         mean = "" if prediction == "nan" else rf", \quad \mathrm{{E}}({symbol}) = {prediction}"
         return [rf"{symbol} &\sim \mathrm{{{sections['distributions'][endpoint].head}}}{mean}"]
+    if f"variance {endpoint}" not in sections:  # a prediction only
+        return [rf"{symbol} &= {prediction}"]
     f = rf"f_{{\mathrm{{{endpoint.replace('_', ',')}}}}}"
     variance = show(sections[f"variance {endpoint}"][""], {"f": f})
     return [rf"{f} &= {prediction}", rf"{symbol} &\sim N\left({f}, {variance}\right)"]

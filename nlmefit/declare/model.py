@@ -122,6 +122,12 @@ class AbstractModel(metaclass=_ModelType):
         return self._reads.endpoints
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """All that `observe` returns, in that order: the endpoints, and predictions without a residual model, which have no
+        observations but are predicted, simulated and plotted, and whose exposure is taken."""
+        return self._reads.outputs
+
+    @property
     def covariates(self) -> tuple[str, ...]:
         """Names of the data columns that the model reads."""
         return self._reads.covariates
