@@ -1,6 +1,8 @@
 """Checks of what callers pass: truth, numbers, words. One place, so that every call refuses the same things in the same words."""
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,13 @@ def check_numbers(name: str, values: Any, what: str = "one or several numbers", 
     if flat.ndim != 1 or not len(flat) or not numbers or not np.all(np.isfinite(flat.astype(float))):
         raise kind(f"{name} must be {what}, got {_shown(values)}.")
     return flat.astype(float)
+
+
+def check_path(value: Any, name: str = "path") -> Path:
+    """`value` as a path; NlmefitError where it is none."""
+    if not isinstance(value, str | os.PathLike) or "\0" in str(value):
+        raise NlmefitError(f"{name} must be the path of a file, got {value!r}.")
+    return Path(value)
 
 
 def _shown(value: Any) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from nlmefit.declare.namespace import Namespace
 from nlmefit.declare.network import CALL
+from nlmefit.declare.variant import variant
 from nlmefit.declare.written import Written
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ def text(model: "AbstractModel") -> str:
         return [f"  {left.format(n):{width}s} = {render(e, str)}" for n, e in found.items()]
 
     head = (type(model).__doc__ or "").strip().split("\n")[0]
-    title = type(model).__name__ + (f": {head}" if head else "")
+    title = " ".join(filter(None, [type(model).__name__, variant(model)])) + (f": {head}" if head else "")
     result = [title, "", "individual parameters", *lines(sections["individual"], "{}_i")]
     if spec.effects:
         result += ["", "random effects", *_random_effects(model)]

@@ -19,6 +19,7 @@ from nlmefit.declare.omega import Blocks
 from nlmefit.declare.population import PopulationParameter, correlation_matrix, population_parameters
 from nlmefit.declare.specification import Declaration, Specification, declarations, specification
 from nlmefit.errors import ModelError, unknown
+from nlmefit.shown import html
 
 
 class _Body(dict):
@@ -92,6 +93,9 @@ class AbstractModel(metaclass=_ModelType):
 
     def __repr__(self) -> str:
         return self.equations()
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
     def _repr_latex_(self) -> str:
         return self.latex()

@@ -39,6 +39,7 @@ from nlmefit.keys import Key, jax_key
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
 from nlmefit.saved import model_name
+from nlmefit.shown import html
 from nlmefit.simulation.replicates import pieces
 
 LEAST_DRAWS = 20
@@ -75,6 +76,9 @@ class VPC:
         return "\n\n".join([head, *(table.to_string(index=False, float_format="{:.4g}".format) for table in tables)])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
 
 def vpc(

@@ -3,7 +3,7 @@
 from nlmefit.diagnose.diagnose import Diagnostics, diagnose
 from nlmefit.errors import NlmefitError
 from nlmefit.results import Fit
-from nlmefit.saved import model_name
+from nlmefit.saved import model_title
 
 
 def diagnostics_of(given: Diagnostics | Fit) -> Diagnostics:
@@ -16,4 +16,4 @@ def diagnostics_of(given: Diagnostics | Fit) -> Diagnostics:
 
 
 def title_of(what: str, fit: Fit) -> str:
-    return f"{what}: {model_name(fit.model)}, {fit.method.name}"
+    return f"{what}: {model_title(fit.model)}, {fit.method.name}"

@@ -27,6 +27,7 @@ from nlmefit.model import Model
 from nlmefit.options import check_number, check_numbers, check_word, is_number
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
+from nlmefit.shown import html
 from nlmefit.simulation.areas import AREA, AreaModel
 from nlmefit.simulation.outputs import showing
 from nlmefit.simulation.profiles import Arm, Simulation
@@ -119,6 +120,9 @@ class OptimalDose:
         )
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
 
 def optimize_dose(

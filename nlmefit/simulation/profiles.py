@@ -21,6 +21,7 @@ from nlmefit.model import Model
 from nlmefit.options import check_numbers, is_number
 from nlmefit.population import PopulationModel
 from nlmefit.progress import Progress
+from nlmefit.shown import html
 from nlmefit.simulation.outputs import showing
 from nlmefit.simulation.replicates import Piece, pieces, random_effects
 from nlmefit.simulation.written import written
@@ -66,6 +67,9 @@ class Simulation:
         return "\n".join(lines + [f"  {name}: {r}" for name, r in self.regimens.items()])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
     @property
     def draws(self) -> int:
