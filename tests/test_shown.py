@@ -62,7 +62,7 @@ def test_findings_print_short():
     data = levels(30).assign(EVID=1)
     found = nm.check(data, Level())
     shown = repr(found)
-    (many,) = (row for row in found["rows"] if len(row) == 120)
+    many, *_ = (row for row in found["rows"] if len(row) == 120)
     assert many == list(range(120))
     assert re.search(r"warning, 120 rows: 0, 1, 2, 3, 4, \.\.\. \(first subject 0\)\n    ", shown)
     assert repr(nm.check(levels(), Level())) == "No findings: the data can be used as they are."

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 from nlmefit.data.subjects import Subjects
 from nlmefit.diagnose import influence, npde, residuals, shrinkage
 from nlmefit.diagnose.problem import bound, own_or_given
+from nlmefit.diagnose.time_after_dose import time_after_dose
 from nlmefit.errors import DataError, MethodError, NlmefitError
 from nlmefit.estimate import predictive
 from nlmefit.estimate.conditional import omega_root
@@ -65,6 +66,12 @@ class Diagnostics:
             self._labels,
         )
         return table.assign(**({"CENS": censored} if censored.any() else {}), **found._asdict())
+
+    @cached_property
+    def time_after_dose(self) -> pd.Series:
+        """By observation: the time since the subject's last dose; before the first one the time to it, negative."""
+        found = time_after_dose(self.data, self._order.subject, self._order.row)
+        return pd.Series(found, self._labels, name="TAD")
 
     @cached_property
     def frame(self) -> pd.DataFrame:

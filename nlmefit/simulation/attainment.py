@@ -49,7 +49,9 @@ def target_attainment(
             ends = by_draw.quantile(INTERVAL).to_numpy() if len(by_draw) > 1 else (np.nan, np.nan)
             rows.append((regimen, endpoint, metric, low, high, attained.mean(), *ends))
     columns = ["regimen", "endpoint", "metric", "at_least", "at_most", "probability", "lower", "upper"]
-    return whole(pd.DataFrame(rows, columns=columns))
+    found = whole(pd.DataFrame(rows, columns=columns))
+    found.attrs |= exposures.attrs  # the units
+    return found
 
 
 def _windows(at_least: object, at_most: object) -> list[tuple[float, float]]:

@@ -18,6 +18,7 @@ from nlmefit.progress import Progress
 from nlmefit.shown import whole
 from nlmefit.simulation.areas import AREA, AreaModel
 from nlmefit.simulation.profiles import Arm, Simulation
+from nlmefit.simulation.units import exposure_units
 
 
 def exposure(
@@ -44,6 +45,8 @@ def exposure(
     | above_X | for each number X in `above`, the share of the window spent above it (linear between times) |
     | accumulation | AUC over the last dosing interval of a regimen, over that of the first; NaN without repeated doses |
 
+    Units, where the model states them, are in `.attrs["units"]`, by endpoint.
+
     AUC to infinity is the AUC to a late `end`, after the last dose; a window may reach beyond the simulation's times where the
     drug is gone at its end. Ctrl-C gives the draws made so far, and says so.
 
@@ -56,7 +59,9 @@ def exposure(
     levels = _levels(above)
     wanted = simulation.endpoints if endpoint is None else (check_word("endpoint", endpoint, simulation.endpoints, "endpoint"),)
     tables = [_of_arm(simulation, name, start, end, levels, wanted) for name in simulation.arms]
-    return whole(pd.concat(tables, ignore_index=True))
+    found = whole(pd.concat(tables, ignore_index=True))
+    found.attrs["units"] = exposure_units(simulation.model, wanted)
+    return found
 
 
 def _of_arm(
