@@ -3,10 +3,19 @@
 Importing it switches JAX to float64 for the process and turns on JAX's persistent compilation cache.
 """
 
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nlmefit.backend import configure
+__version__ = "0.1.0"
+
+_called = sys.orig_argv[-3:]
+if _called[-1] == "--version" and (_called[:2] == ["-m", "nlmefit.cli"] or Path(_called[-2]).stem == "nlmefit"):
+    print(f"nlmefit {__version__}")  # the command line's question, answered before JAX, which takes seconds to import
+    raise SystemExit(0)
+
+from nlmefit.backend import configure  # noqa: E402
 
 configure()  # before anything else makes an array
 
@@ -68,8 +77,6 @@ from nlmefit.simulation.simulate import simulate  # noqa: E402
 
 if TYPE_CHECKING:
     from nlmefit import plot
-
-__version__ = "0.1.0"
 
 __all__ = [
     "FO",

@@ -23,11 +23,14 @@ import numpy as np
 import pandas as pd
 
 from nlmefit.errors import NlmefitError
+from nlmefit.options import check_path
 
 FORMAT = "nlmefit archive"
 VERSION = 1
 TEXT_TYPES = ("object", "str", "string")
 """dtypes of columns whose values stand in the JSON; other columns are arrays of numbers or truth values."""
+LARGEST, RATIO = 1 << 28, 50
+"""Bytes that a file may always take when unpacked, and how many times its size a larger one may: numbers compress little."""
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The members' date, so that equal contents make equal files."""
 
@@ -63,15 +66,16 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises NlmefitError where there is no such file, where it is of another kind or a newer version, and where it is damaged.
     """
-    source = Path(path)
+    source = check_path(path)
     if source.is_dir():
         raise NlmefitError(f"{path} is a folder; name the file in it.")
     if not source.exists():
         raise NlmefitError(f"there is no file {path}.")
     try:
         with zipfile.ZipFile(source) as file:
+            _check_size(file, source)
             return _unzipped(file, path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, MemoryError) as error:
         raise NlmefitError(f"{path} is not a file that nlmefit saved, or it is cut off or damaged ({error}).") from error
     except OSError as error:
         raise NlmefitError(f"{path} could not be read: {error.strerror or error}.") from error
@@ -79,7 +83,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _target(path: str | os.PathLike[str]) -> Path:
     """The file to write, behind links; NlmefitError where there can be none."""
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(check_path(path)))
     if target.is_dir():
         raise NlmefitError(f"{path} is a folder; name a file in it.")
     if not target.parent.is_dir():
@@ -91,6 +95,16 @@ def _zip(file: Any, members: Mapping[str, bytes]) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for name, data in members.items():
             archive.writestr(zipfile.ZipInfo(name, LONG_AGO), data, zipfile.ZIP_DEFLATED)
+
+
+def _check_size(file: zipfile.ZipFile, path: Path) -> None:
+    """NlmefitError where the members are far larger than what `write` makes of a file of that size."""
+    size = sum(member.file_size for member in file.infolist())
+    if size > max(LARGEST, RATIO * path.stat().st_size):
+        raise NlmefitError(
+            f"{path} would take {size / 2**20:,.0f} MiB when unpacked, {size / path.stat().st_size:,.0f} times its size: nlmefit "
+            "saved no such file, and it is not read."
+        )
 
 
 def _unzipped(file: zipfile.ZipFile, path: Any) -> dict[str, Any]:

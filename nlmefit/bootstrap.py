@@ -1,6 +1,7 @@
 """`nm.bootstrap`: the estimates' sampling distribution from refits to resampled subjects (Efron 1979)."""
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
@@ -9,11 +10,12 @@ import jax
 import pandas as pd
 
 from nlmefit.data.subjects import Subjects
-from nlmefit.errors import MethodError
+from nlmefit.errors import MethodError, NlmefitError
 from nlmefit.estimate.draws import generator
 from nlmefit.estimate.options import check_count
 from nlmefit.fit import fit as refit
 from nlmefit.keys import Key, jax_key
+from nlmefit.options import check_truth
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
 
@@ -21,35 +23,76 @@ from nlmefit.results import Fit
 def bootstrap(fit: Fit, samples: int = 200, *, key: Key = 0, progress: bool = True) -> pd.DataFrame:
     """The estimates of `samples` refits, each to as many subjects drawn with replacement from the fit's data.
 
-    A row per refit: the parameters by name; `.attrs["converged"]` says which converged, row by row. Feed it to `nm.simulate(...,
-    uncertainty=...)`, or take quantiles for percentile intervals. Refits start at the fit's estimates and leave out standard
-    errors. Ctrl-C returns the refits made so far.
+    A row per refit: the parameters by name; `.attrs["converged"]` says which converged, row by row, and `.attrs["reasons"]` how
+    often the others ended in what way. Feed it to `nm.simulate(..., uncertainty=...)`, or take quantiles for percentile
+    intervals. Refits start at the fit's estimates and leave out standard errors. A sample that cannot be fitted has no row; its
+    error is among the reasons, and told. Ctrl-C returns the refits finished so far.
 
-    Raises MethodError for a fit without its data, and for a number of samples that is none.
+    Raises MethodError for a fit without its data, and for a number of samples that is none; the error of the last refit where
+    fewer than two samples could be fitted.
     """
     check_count("samples", samples, 2)
+    check_truth("progress", progress)
+    if not isinstance(fit, Fit):
+        raise MethodError(f"bootstrap is of a fit, what nm.fit returned; got {type(fit).__name__}.")
     if not isinstance(fit.data, Subjects):
         raise MethodError("bootstrap needs the fit's own data, of an nm.Model; a loaded fit has none.")
-    method = _without_errors(fit.method)
-    rows: list[Mapping[str, float]] = []
-    converged: list[bool] = []
+    found = _Refits(fit, _without_errors(fit.method), samples)
     with Progress(progress, "bootstrap") as line:
+        found.run(jax.random.split(jax_key(key), samples), line)
+    return found.table()
+
+
+class _Refits:
+    """The refits finished so far, and what became of the others."""
+
+    def __init__(self, fit: Fit, method: Any, samples: int):
+        self.fit, self.method, self.samples = fit, method, samples
+        self.rows: list[Mapping[str, float]] = []
+        self.converged: list[bool] = []
+        self.reasons: Counter[str] = Counter()
+        self.error: NlmefitError | None = None
+
+    def run(self, keys: jax.Array, line: Progress) -> None:
         try:
-            for k, own in enumerate(jax.random.split(jax_key(key), samples)):
-                again = refit(fit.model, _resampled(fit.model, fit.data, own), method, key=own, progress=False)
-                rows.append(again.parameters_at())
-                converged.append(bool(again.status))
-                line.stage(f"refit {k + 1} of {samples}")
+            for k, own in enumerate(keys):
+                resampling, fitting = jax.random.split(own)
+                self._keep(_resampled(self.fit.model, self.fit.data, resampling), fitting)
+                line.stage(f"refit {k + 1} of {self.samples}")
         except KeyboardInterrupt:
-            if len(rows) < 2:
+            if len(self.rows) < 2:
                 raise
-            warnings.warn(f"interrupted: these are {len(rows)} of {samples} refits.", stacklevel=2)
-    table = pd.DataFrame(rows)
-    table.attrs["converged"] = converged
-    if not all(converged):
-        failed = len(rows) - sum(converged)
-        warnings.warn(f"{failed} of {len(rows)} refits did not converge; .attrs['converged'] says which.", stacklevel=2)
-    return table
+            warnings.warn(f"interrupted: these are {len(self.rows)} of {self.samples} refits.", stacklevel=4)
+
+    def _keep(self, sample: Subjects, key: jax.Array) -> None:
+        try:
+            again = refit(self.fit.model, sample, self.method, key=key, progress=False)
+        except NlmefitError as error:  # of this sample; the others may do
+            self.error = error
+            self.reasons[f"{type(error).__name__}: {error}"] += 1
+            return
+        if any(reason.startswith("Interrupted") for reason in again.status.reasons):
+            raise KeyboardInterrupt  # the search kept it for itself; what it had found is no refit
+        self.rows.append(again.parameters_at())
+        self.converged.append(bool(again.status))
+        if not again.status:
+            self.reasons[str(again.status)] += 1
+
+    def table(self) -> pd.DataFrame:
+        if len(self.rows) < 2 and self.error is not None:
+            raise self.error
+        table = pd.DataFrame(self.rows)
+        table.attrs |= {"converged": self.converged, "reasons": dict(self.reasons)}
+        lost = self.reasons.total() - (len(self.rows) - sum(self.converged))
+        if not all(self.converged):
+            failed = len(self.rows) - sum(self.converged)
+            warnings.warn(
+                f"{failed} of {len(self.rows)} refits did not converge; .attrs['converged'] says which, .attrs['reasons'] why.",
+                stacklevel=3,
+            )
+        if lost:
+            warnings.warn(f"{lost} samples could not be fitted and have no row; the last: {self.error}", stacklevel=3)
+        return table
 
 
 def _without_errors(method: Any) -> Any:

@@ -12,6 +12,7 @@ from nlmefit.data.records import read_records
 from nlmefit.data.subjects import Subjects
 from nlmefit.model import Model
 from nlmefit.population import unsolvable
+from nlmefit.shown import findings as shown_findings
 
 
 def check(df: pd.DataFrame, model: Model, columns: Mapping[str, str] | None = None, *, blq: Blq = "M3") -> pd.DataFrame:
@@ -24,4 +25,4 @@ def check(df: pd.DataFrame, model: Model, columns: Mapping[str, str] | None = No
     found = findings(read_records(df, needs.columns, columns), needs, blq)
     if not any(f.severity == "error" for f in found):
         found = [*unsolvable(model, Subjects.from_frame(df, model, columns, blq=blq)), *found]
-    return table(found)
+    return shown_findings(table(found))

@@ -29,6 +29,9 @@ METHODS: dict[str, Callable[..., AbstractMethod]] = {
     "vi": nm.VI,
 }
 
+SAVED = "fit.nlmefit"
+"""The file of `--out` that `nm.load` reads."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
@@ -74,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="other values to start from, such as CL=2.5 omega_CL=0.3",
     )
-    fit.add_argument("--out", type=Path, metavar="DIR", help="folder for the tables, made if it does not exist")
+    fit.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the tables and fit.nlmefit (see nm.load), made if need be"
+    )
     fit.add_argument("--report", type=Path, metavar="PATH", help="HTML file for the whole fit: tables, equations, data, figures")
     fit.add_argument(
         "--overwrite", action="store_true", help="replace the tables in DIR and the report if there are such already"
@@ -126,7 +131,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def write(fit: nm.Fit, folder: Path) -> None:
-    """Write every table of `fit` into `folder` as CSV, and the printed fit and model as text."""
+    """Write every table of `fit` into `folder` as CSV, the printed fit and model as text, and the fit itself for `nm.load`."""
     folder.mkdir(parents=True, exist_ok=True)
     by_subject = {"eta": fit.eta, "individual": fit.individual, "subjects": fit.contributions}
     by_name = {"estimates": fit.summary(), "covariance": fit.covariance, "correlation": fit.correlation}
@@ -136,6 +141,7 @@ def write(fit: nm.Fit, folder: Path) -> None:
     fit.history.to_csv(folder / "history.csv", index=False)
     for name, content in {"fit": fit, "model": fit.model}.items():
         (folder / f"{name}.txt").write_text(f"{content}\n", encoding="utf-8")
+    fit.save(folder / SAVED)
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -13,8 +13,11 @@ from nlmefit.fit import Data, bind
 from nlmefit.keys import Key, jax_key
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.model import Model
+from nlmefit.options import check_truth
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
+from nlmefit.saved import SavedModel, same_data
+from nlmefit.shown import whole
 
 
 def log_marginal(
@@ -42,7 +45,12 @@ def log_marginal(
 
 
 def compare(
-    fits: Mapping[str, Fit] | Sequence[Fit], marginal: Referee = DEFAULT, *, key: Key = 0, progress: bool = True
+    fits: Mapping[str, Fit] | Sequence[Fit],
+    marginal: Referee = DEFAULT,
+    *,
+    data: Data | None = None,
+    key: Key = 0,
+    progress: bool = True,
 ) -> pd.DataFrame:
     """One row per fit: what its method claims, and what the referee finds.
 
@@ -52,20 +60,39 @@ def compare(
     | kind | what that number is: "estimate" or "approximation" |
     | objective | log p(y) as the method itself has it, and `objective_kind` what that is |
     | bound_gap | log_marginal - objective, where the method's objective is a bound |
-    | AIC, BIC | from log_marginal |
+    | AIC, BIC | from log_marginal; none of NUTS, which has no maximum |
     | seconds, status | of the fit |
 
+    **Arguments:** `fits` a list, or several by name; `data` of fits that were loaded from a file, which holds none (and which
+    need their model: `nm.load(path, model=...)`).
+
     Sorted by log_marginal, best first. All fits are judged with the same random numbers, so that differences are known better
-    than their errors say. Raises NlmefitError unless the fits are of the same data.
+    than their errors say. Raises NlmefitError unless the fits are of the same data, and for loaded ones without data or model.
     """
+    check_truth("progress", progress)
     named = _named(fits)
-    _check_same_data(named)
-    rows = {name: _row(fit, log_marginal(fit, fit.data, marginal, key=key, progress=progress)) for name, fit in named.items()}
-    return pd.DataFrame.from_dict(rows, orient="index").sort_values("log_marginal", ascending=False)
+    sets = {name: _data_of(name, fit, data) for name, fit in named.items()}
+    _check_same_data(sets)
+    rows = {name: _row(fit, log_marginal(fit, sets[name], marginal, key=key, progress=progress)) for name, fit in named.items()}
+    return whole(pd.DataFrame.from_dict(rows, orient="index").sort_values("log_marginal", ascending=False))
+
+
+def _data_of(name: str, fit: Fit, data: Any) -> Any:
+    """The fit's own data set, or the given one laid out for its model; NlmefitError where there is none."""
+    if isinstance(fit.model, SavedModel):
+        raise NlmefitError(f"`{name}` was loaded without its model: nm.load(path, model={fit.model.name}(...)).")
+    if fit.data is not None:
+        return fit.data
+    if data is None:
+        raise NlmefitError(f"`{name}` was loaded from a file, which holds no data: nm.compare(fits, data=...).")
+    found = bind(fit.model, data)[1]
+    if fit.provenance and not same_data(fit, found):
+        raise NlmefitError(f"`{name}` was fitted to other data than data=, or to these read by other rules (covariates, BLQ).")
+    return found
 
 
 def _row(fit: Fit, found: Marginal) -> dict[str, Any]:
-    free = len(fit.estimates) - len(fit.fixed)
+    free = np.nan if fit.by_draws else len(fit.estimates) - len(fit.fixed)
     return {
         "log_marginal": found.value,
         "mc_se": found.mc_se,
@@ -81,8 +108,10 @@ def _row(fit: Fit, found: Marginal) -> dict[str, Any]:
 
 
 def _named(fits: Mapping[str, Fit] | Sequence[Fit]) -> dict[str, Fit]:
+    if isinstance(fits, Fit) or not isinstance(fits, Mapping | Sequence) or isinstance(fits, str):
+        raise NlmefitError(f"compare takes several fits, as a list or by name, got {type(fits).__name__}.")
     if isinstance(fits, Mapping):
-        named = dict(fits)
+        named = {str(name): fit for name, fit in fits.items()}
     else:
         named = {}
         for fit in fits:
@@ -95,15 +124,22 @@ def _named(fits: Mapping[str, Fit] | Sequence[Fit]) -> dict[str, Fit]:
     return named
 
 
-def _check_same_data(named: Mapping[str, Fit]) -> None:
-    (first, reference), *others = named.items()
-    for name, fit in others:
-        same = list(fit.data.ids) == list(reference.data.ids) and all(
-            np.array_equal(fit.data.subjects.observed[site], value)
-            for site, value in reference.data.subjects.observed.items()
-            if site in fit.data.subjects.observed
-        )
-        if not same or set(fit.data.subjects.observed) != set(reference.data.subjects.observed):
+def _check_same_data(sets: Mapping[str, Any]) -> None:
+    (first, reference), *others = sets.items()
+    for name, data in others:
+        if not _same_observations(reference, data):
             raise NlmefitError(
-                f"`{name}` and `{first}` are fits of different data; likelihoods compare on the same observations only."
+                f"`{name}` and `{first}` are fits of different data; likelihoods compare on the same observations only, and "
+                "those below a limit by the same rule."
             )
+
+
+def _same_observations(a: Any, b: Any) -> bool:
+    """Whether they have the same observations of the same subjects, those known by a limit by the same rule (BLQ)."""
+    if list(a.ids) != list(b.ids) or {*a.subjects.observed} != {*b.subjects.observed}:
+        return False
+    if any(getattr(x.subjects, "censoring", None) for x in (a, b)) and getattr(a, "blq", None) != getattr(b, "blq", None):
+        return False
+    masks = ((a.subjects.mask[site], b.subjects.mask[site]) for site in a.subjects.mask)
+    values = ((value, b.subjects.observed[site]) for site, value in a.subjects.observed.items())
+    return all(np.array_equal(x, y) for x, y in (*masks, *values))

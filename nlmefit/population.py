@@ -112,6 +112,7 @@ class PopulationModel(AbstractLatentModel):
         return {
             name: _own(name, value, subject) if isinstance(value, Distribution) else self._residual(theta, name, value, subject)
             for name, value in predicted.items()
+            if name in self.model.endpoints
         }
 
     def near(self, theta: Theta, eta: Float[Array, "q"], subject: Any, order: int) -> Any:

@@ -20,7 +20,8 @@ from nlmefit.keys import Key, jax_key
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.model import Model
 from nlmefit.results import Fit
-from nlmefit.saved import data_hash
+from nlmefit.saved import same_data
+from nlmefit.shown import html
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ class Posterior:
         return "\n".join([*lines, *([self.warning] if self.warning else [])])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
 
 def posterior(fit: Fit | Model | AbstractLatentModel, data: Data, draws: int = 1000, *, key: Key = 0) -> Posterior:
@@ -102,12 +106,6 @@ def random_effects(fit: Any, problem: Problem, draws: int, key: Array) -> Condit
     known = fit.found.posterior if isinstance(fit, Fit) and fit.found is not None else None
     sampling, choosing = jax.random.split(key)
     found = conditional(problem, problem.coordinates.start(), known, draws, sampling)
-    if isinstance(known, Draws) and _fitted_to(fit, problem.data):
+    if isinstance(known, Draws) and same_data(fit, problem.data):
         return of_chains(problem, found, known, draws, choosing)
     return found
-
-
-def _fitted_to(fit: Fit, data: Any) -> bool:
-    """Whether these are the fit's own data, record by record."""
-    own = fit.provenance["data"]["sha256"] if fit.provenance else data_hash(fit.data)
-    return bool(own == data_hash(data))

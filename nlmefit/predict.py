@@ -43,7 +43,7 @@ def predict(
     theta = {name: np.asarray(p.start, float) for name, p in latent.parameters().items()}
     effects = _effects(eta.eta if isinstance(eta, Fit) else eta, subjects.ids, latent.eta_names())
     values = _predictions(Structure(latent))(theta, effects, subjects.subjects)
-    names = [*model.endpoints, *(f"A_{name}" for name in model.specification.compartments)]
+    names = [*model.outputs, *(f"A_{name}" for name in model.specification.compartments)]
     for name in names:
         if name in data:
             raise DataError(
@@ -98,6 +98,11 @@ def _effects(eta: Any, ids: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     for column in table:
         if column not in names:
             raise DataError("eta: " + unknown("random effect", str(column), names))
+    if table.index.nlevels > 1:
+        raise DataError(
+            "eta has several draws of each subject; nm.predict takes a row per ID, such as nm.posterior(...).mean. "
+            "nm.simulate(..., eta=draws) shows the draws, each with its own subject."
+        )
     if table.index.has_duplicates:
         raise DataError(f"eta has two rows for subject {table.index[table.index.duplicated()][0]}.")
     missing = [who for who in ids if who not in table.index]

@@ -8,6 +8,8 @@ from typing import Any
 
 PATIENCE = 2.0
 """Seconds of silence before anything is shown."""
+WIDTH = 100
+"""Letters of a line on a terminal."""
 
 
 class Progress:
@@ -32,8 +34,8 @@ class Progress:
 
     def __exit__(self, kind: type | None, value: BaseException | None, traceback: TracebackType | None) -> None:
         self._timer.cancel()
-        if self.shown and self.terminal:
-            print(file=sys.stderr)
+        if self.shown:
+            _SCREEN.end(self)
 
     def __call__(self, iteration: int, point: Any) -> None:
         """A new iterate of the search."""
@@ -53,8 +55,49 @@ class Progress:
 
     def _show(self) -> None:
         self.last, self.shown = time.monotonic(), True
-        line = f"{self.title}: {self.text}, {self.last - self.began:.0f} s"
-        if self.terminal:
-            print(f"\r{line:100.100s}", end="", file=sys.stderr, flush=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        _SCREEN.show(self)
+
+    @property
+    def line(self) -> str:
+        return f"{self.title}: {self.text}, {self.last - self.began:.0f} s"
+
+
+class _Screen:
+    """The lines of all jobs that run at the same time, in whatever threads: one below the other on a terminal."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.jobs: list[Progress] = []
+        self.height = 0
+
+    def show(self, job: Progress) -> None:
+        with self.lock:
+            if not job.terminal:
+                sys.stderr.write(f"{job.line}\n")
+                sys.stderr.flush()
+                return
+            if job not in self.jobs:
+                self.jobs.append(job)
+            self._draw()
+
+    def end(self, job: Progress) -> None:
+        """Leaves the job's last line above those of the others."""
+        with self.lock:
+            if job not in self.jobs:
+                return
+            self.jobs.sort(key=lambda other: other is not job)
+            self._draw()
+            self.jobs.remove(job)
+            self.height -= 1
+            if not self.jobs:
+                print(file=sys.stderr)
+
+    def _draw(self) -> None:
+        up = f"\x1b[{self.height - 1}A" if self.height > 1 else ""
+        text = "\n".join(f"\r{job.line:{WIDTH}.{WIDTH}s}" for job in self.jobs)
+        self.height = len(self.jobs)
+        print(f"{up}{text}", end="", file=sys.stderr, flush=True)
+
+
+_SCREEN = _Screen()
+"""There is but one standard error."""

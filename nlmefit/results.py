@@ -12,11 +12,13 @@ import pandas as pd
 from nlmefit import archive
 from nlmefit.errors import NlmefitError
 from nlmefit.estimate.method import Found, Kind
+from nlmefit.estimate.mixing import described
 from nlmefit.estimate.nuts import Draws
 from nlmefit.estimate.standard_errors import Uncertainty
 from nlmefit.estimate.status import Status
 from nlmefit.latent import AbstractLatentModel
-from nlmefit.saved import Traits, content, model_name, traits
+from nlmefit.saved import Traits, content, model_title, traits
+from nlmefit.shown import html
 
 NORMAL_95 = 1.959963984540054
 
@@ -112,8 +114,8 @@ class Fit:
         """Estimate, unit, se, relative se (%), 95 % interval and shrinkage by parameter.
 
         The interval is Wald's, on the log scale for parameters with one bound, the logit scale for those with two
-        (Fisher's z for correlations), the natural scale for others; of a NUTS fit, from the 2.5 % to the 97.5 % quantile of the
-        draws.
+        (Fisher's z for correlations), the natural scale for others. Of a NUTS fit it goes from the 2.5 % to the 97.5 % quantile
+        of the draws, and there are their mean, median, R-hat and effective number (ESS), too; `se` is their sd.
         """
         units = [self.units.get(str(name), "") for name in self.estimates.index]
         table = pd.DataFrame({"estimate": self.estimates, "unit": units, "se": self.standard_errors})
@@ -122,13 +124,25 @@ class Fit:
         table["lower"], table["upper"] = (np.array(end) for end in zip(*ends, strict=True)) if ends else ([], [])
         shrunk = {symbol: self._shrinkage(columns) for symbol, columns in self._effects().items()}
         table["shrinkage"] = pd.Series(shrunk, dtype=float).reindex(table.index)
+        if self._drawn:
+            drawn = pd.DataFrame.from_dict(self._described(), orient="index").reindex(table.index)
+            table = table.assign(mean=drawn["mean"], median=drawn["50 %"], r_hat=drawn["R-hat"], ess=drawn["ESS"])
         return table
+
+    def _described(self) -> dict[str, dict[str, float]]:
+        """Of a NUTS fit: what the draws of each parameter that is not fixed say."""
+        return {name: described(x) for name, x in self._drawn.items() if name not in self.fixed}
 
     def _interval(self, name: str, estimate: float, se: float) -> tuple[float, float]:
         if name in self._drawn and name not in self.fixed:
             low, high = np.quantile(self._drawn[name], (0.025, 0.975))
             return float(low), float(high)
         return wald(estimate, se, *self._bounds(name))
+
+    @property
+    def by_draws(self) -> bool:
+        """Whether the parameters have draws from their posterior (NUTS) rather than a maximum."""
+        return bool(self._drawn)
 
     @property
     def _drawn(self) -> Mapping[str, np.ndarray]:
@@ -182,7 +196,7 @@ class Fit:
 
     @property
     def aic(self) -> float:
-        """-2 log L + 2 (number of estimated parameters)."""
+        """-2 log L + 2 (number of estimated parameters). Of maximum likelihood: NUTS has no maximum, and its print no AIC."""
         return -2 * self.log_likelihood + 2 * self._free
 
     @property
@@ -199,8 +213,11 @@ class Fit:
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str:
+        return html(self)
+
     def _header(self) -> list[str]:
-        lines = [f"{model_name(self.model)} by {self.method.name}", f"  status          {self.status}"]
+        lines = [f"{model_title(self.model)} by {self.method.name}", f"  status          {self.status}"]
         lines.append(f"  data            {len(self.contributions)} subjects, {self.observations} observations")
         lines += self._objective()
         lines += [f"  {key:15s} {value}" for key, value in self.conventions.items()]
@@ -212,10 +229,10 @@ class Fit:
             return [f"  log p(y)        at least {self.log_likelihood:.4f}{error}   (a bound, never comparable with an OFV)"]
         twice = f" +- {2 * self.mc_se:.2g}" if self.mc_se else ""
         decimals = 3 if self.mc_se else 6
-        return [
-            f"  OFV             {self.ofv:.{decimals}f}{twice}   (-2 log L without n log 2pi; log L "
-            f"{self.log_likelihood:.{decimals}f}, AIC {self.aic:.3f}, BIC {self.bic:.3f})"
-        ]
+        likelihood = f"log L {self.log_likelihood:.{decimals}f}"
+        if not self._drawn:  # AIC and BIC are of a maximum, which draws have not
+            likelihood += f", AIC {self.aic:.3f}, BIC {self.bic:.3f}"
+        return [f"  OFV             {self.ofv:.{decimals}f}{twice}   (-2 log L without n log 2pi; {likelihood})"]
 
     @property
     def traits(self) -> Traits:
@@ -233,9 +250,31 @@ class Fit:
 
     def _parameters(self) -> list[str]:
         table, networks = self.shown()
+        lines = self._drawn_lines(table) if self._drawn else self._estimate_lines(table)
+        width = max([9, *map(len, table.index)])
+        return lines + [f"  {name:{width}s} network: {text}" for name, text in networks.items()]
+
+    def _drawn_lines(self, table: pd.DataFrame) -> list[str]:
+        """Of a NUTS fit."""
+        known, width, unit = self._described(), max([9, *map(len, table.index)]), max([4, *map(len, table["unit"])])
+        titles = ["mean", "sd", "2.5 %", "50 %", "97.5 %"]
+        head = "".join(f" {title:>10s}" for title in titles)
+        lines = [f"  {'parameter':{width}s} {'unit':{unit}s}{head} {'R-hat':>7s} {'ESS':>6s}"]
+        for name, row in table.iterrows():
+            start = f"  {name:{width}s} {row['unit']:{unit}s}"
+            if str(name) not in known:
+                lines.append(f"{start} {row['estimate']:>10.5g} {'fixed':>10s}")
+                continue
+            of = known[str(name)]
+            numbers = "".join(f" {of[title]:>10.4g}" for title in titles)
+            hat, size = (f"{of[key]:{form}}" if np.isfinite(of[key]) else "-" for key, form in (("R-hat", ".3f"), ("ESS", ".0f")))
+            lines.append(f"{start}{numbers} {hat:>7s} {size:>6s}")
+        return lines
+
+    def _estimate_lines(self, table: pd.DataFrame) -> list[str]:
         width = max(map(len, table.index), default=9)
         unit = max([4, *map(len, table["unit"])])
-        interval = "95 % of the draws" if self._drawn else "95 % interval"
+        interval = "95 % interval"
         lines = [f"  {'parameter':{max(width, 9)}s} {'unit':{unit}s} {'estimate':>11s} {'se':>11s} {'rse %':>7s}   {interval}"]
         for name, row in table.iterrows():
             head = f"  {name:{max(width, 9)}s} {row['unit']:{unit}s} {row['estimate']:>11.5g} "
@@ -246,7 +285,7 @@ class Fit:
                 lines.append(head + f"{row['se']:>11.4g} {rse:>7s}   {row['lower']:.5g} to {row['upper']:.5g}")
             else:
                 lines.append(head + f"{'-':>11s}")
-        return lines + [f"  {name:{max(width, 9)}s} network: {text}" for name, text in networks.items()]
+        return lines
 
     def _random_effects(self) -> list[str]:
         if self.eta.shape[1] == 0:

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from nlmefit.declare.model import AbstractModel
+from nlmefit.declare.variant import declared
 from nlmefit.errors import ModelError
-from nlmefit.estimate.method import Found
+from nlmefit.estimate.method import AbstractMethod, Found
 from nlmefit.estimate.standard_errors import Uncertainty
 from nlmefit.estimate.status import Status
 from nlmefit.generative import serialization
@@ -93,11 +94,14 @@ class SavedModel(AbstractLatentModel):
 @final
 @dataclass(frozen=True)
 class SavedMethod:
-    """What a file holds of a method: its name, how it prints, and its options."""
+    """What a file holds of a method: its name, how it prints, its options, and of which class it was."""
 
     name: str
     text: str
     options: Mapping[str, Any]
+    """Numbers, words, truth values; of an option that is a method itself (nm.MAP's), its `kind` and `options`."""
+    kind: str = ""
+    """Empty in files of older versions."""
 
     def __repr__(self) -> str:
         return self.text
@@ -106,6 +110,13 @@ class SavedMethod:
 def model_name(model: Any) -> str:
     """The name of a model's class."""
     return model.name if isinstance(model, SavedModel) else type(model).__name__
+
+
+def model_title(model: Any) -> str:
+    """The name of a model's class, and what a variant declares otherwise."""
+    if isinstance(model, SavedModel):
+        return str(model.description.get("title", model.name))  # files of older versions have none
+    return " ".join(filter(None, [model_name(model), declared(model) if isinstance(model, AbstractModel) else ""]))
 
 
 class Traits(NamedTuple):
@@ -156,18 +167,19 @@ def _model(fit: "Fit") -> dict[str, Any]:
     model = fit.model
     if isinstance(model, SavedModel):
         return dict(model.description)
-    declared = isinstance(model, AbstractModel)
-    population = model.population() if declared else {}
+    of_class = isinstance(model, AbstractModel)
+    population = model.population() if of_class else {}
     return {
         "name": model_name(model),
-        "declared": declared,
-        "text": model.equations() if declared else repr(model),
-        "values": model.values if declared else {name: float(value) for name, value in fit.estimates.items()},
+        "title": model_title(model),
+        "declared": of_class,
+        "text": model.equations() if of_class else repr(model),
+        "values": model.values if of_class else {name: float(value) for name, value in fit.estimates.items()},
         "bounds": {name: [p.lower, p.upper] for name, p in population.items()},
         "fixed": [name for name, p in population.items() if p.fixed],
         "traits": traits(model)._asdict(),
         "effects": list(map(str, fit.eta.columns)),
-        "theta": {} if declared else {name: np.asarray(p.start) for name, p in model.parameters().items()},
+        "theta": {} if of_class else {name: np.asarray(p.start) for name, p in model.parameters().items()},
         "generative": serialization.content(model, "model") if isinstance(model, AbstractGenerative) else None,
     }
 
@@ -175,9 +187,19 @@ def _model(fit: "Fit") -> dict[str, Any]:
 def _method(method: Any) -> dict[str, Any]:
     if isinstance(method, SavedMethod):
         return _parts(method)
-    options = _parts(method) if is_dataclass(method) else {}
-    plain = {name: v if isinstance(v, bool | int | float | str | None) else repr(v) for name, v in options.items()}
-    return {"name": method.name, "text": repr(method), "options": plain}
+    return {"name": method.name, "text": repr(method), **_options(method)}
+
+
+def _options(method: Any) -> dict[str, Any]:
+    """A method's class and its options."""
+    given = _parts(method) if is_dataclass(method) else {}
+    return {"options": {name: _option(value) for name, value in given.items()}, "kind": type(method).__name__}
+
+
+def _option(value: Any) -> Any:
+    if isinstance(value, AbstractMethod):
+        return _options(value)
+    return value if isinstance(value, bool | int | float | str | None) else repr(value)
 
 
 def _found(found: Found | None) -> dict[str, Any] | None:
@@ -192,7 +214,7 @@ def _found(found: Found | None) -> dict[str, Any] | None:
 def _provenance(fit: "Fit") -> dict[str, Any]:
     frame = getattr(fit.data, "frame", None)
     rows = len(fit.contributions) if frame is None else len(frame)
-    return {"versions": versions(), "data": {"sha256": data_hash(fit.data), "rows": rows}}
+    return {"versions": versions(), "data": {"sha256": data_hash(fit.data), "rows": rows, "reading": reading(fit.data)}}
 
 
 def data_hash(data: Any) -> str:
@@ -202,6 +224,19 @@ def data_hash(data: Any) -> str:
         return hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest()
     parts = [np.ascontiguousarray(x).tobytes() for x in jax.tree.leaves(getattr(data, "subjects", None))]
     return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def reading(data: Any) -> dict[str, Any]:
+    """By what rules records were read: how covariates run between them, what counts below a limit, what the columns mean."""
+    columns = {str(k): str(v) for k, v in (getattr(data, "columns", None) or {}).items()}
+    return {"covariates": getattr(data, "rule", None), "blq": getattr(data, "blq", None), "columns": columns}
+
+
+def same_data(fit: "Fit", data: Any) -> bool:
+    """Whether these are the fit's own data, record by record, read by the same rules."""
+    known = fit.provenance.get("data") if fit.provenance else _provenance(fit)["data"]
+    assert known is not None
+    return bool(known["sha256"] == data_hash(data) and known.get("reading", reading(data)) == reading(data))  # old files: none
 
 
 # ---- and back --------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from examples import Theophylline, TheophyllineZeroOrder, examples
 import nlmefit as nm
 from nlmefit import archive, saved
 from nlmefit import generative as gen
+from nlmefit.diagnose import influence
 
 FOCEI = nm.FOCE(interaction=True)
 FRAMES = ("contributions", "eta", "individual", "omega", "history", "covariance", "correlation")
@@ -369,3 +370,64 @@ def test_no_object_is_unpickled(path):
     rewritten(path, change)
     with pytest.raises(nm.NlmefitError, match="content cannot be read"):
         archive.read(path)
+
+
+# ---- loaded fits in other calls; paths; bombs --------------------------------------------------------------------------
+
+
+def test_loaded_fits_are_compared_on_data_given(fit, path):
+    loaded, bare = reloaded(fit, path, model=Theophylline()), reloaded(fit, path)
+    data = examples()["theophylline"].data
+    table = nm.compare({"own": fit, "loaded": loaded}, data=data, progress=False)
+    assert table.loc["own", "log_marginal"] == pytest.approx(table.loc["loaded", "log_marginal"], abs=1e-9)
+    with pytest.raises(nm.NlmefitError, match=r"holds no data: nm.compare\(fits, data="):
+        nm.compare([fit, loaded], progress=False)
+    with pytest.raises(nm.NlmefitError, match="was loaded without its model"):
+        nm.compare([fit, bare], data=data, progress=False)
+    with pytest.raises(nm.NlmefitError, match="was fitted to other data"):
+        nm.compare([loaded], data=data[data["ID"] != 1], progress=False)
+
+
+@pytest.mark.parametrize("given", [3, "a", None, [], {}, [1]])
+def test_what_cannot_be_compared(given):
+    with pytest.raises(nm.NlmefitError, match="compare takes"):
+        nm.compare(given)
+
+
+def test_the_same_records_read_by_another_rule_are_other_data(fit):
+    data = examples()["theophylline"].data
+    assert saved.same_data(fit, nm.Subjects.from_frame(data, Theophylline()))
+    for other in ({"covariates": "locf"}, {"blq": "M1"}):
+        assert not saved.same_data(fit, nm.Subjects.from_frame(data, Theophylline(), **other))
+    renamed = nm.Subjects.from_frame(data.rename(columns={"DV": "CONC"}), Theophylline(), {"CONC": "DV"})
+    assert not saved.same_data(fit, renamed)
+
+
+@pytest.mark.parametrize(
+    "method", [nm.Quadrature(nodes=3), nm.MAP(nm.Quadrature(nodes=5)), nm.FOCE(interaction=True), nm.MAP(nm.Laplace())]
+)
+def test_the_likelihood_of_a_loaded_fit_is_that_of_its_method(method, tmp_path):
+    data = examples()["theophylline"].data
+    made = nm.evaluate(Theophylline(), data, nm.FOCE(covariance="none"))
+    object.__setattr__(made, "method", method)
+    loaded = reloaded(made, tmp_path / "a.nlmefit")
+    assert influence._likelihood(loaded.method) == influence._likelihood(method)
+
+
+@pytest.mark.parametrize("path", [3, None, ["a"], "a\0b"])
+def test_paths_that_are_none(fit, path):
+    for call in (fit.save, nm.load, lambda p: nm.report(fit, p)):
+        with pytest.raises(nm.NlmefitError, match="path must be the path of a file"):
+            call(path)
+
+
+def test_a_file_that_would_fill_the_memory_is_not_read(tmp_path):
+    path = tmp_path / "bomb.nlmefit"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("manifest.json", "{}")
+        with file.open("document.json", "w") as member:
+            for _ in range(300):
+                member.write(bytes(1 << 20))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(nm.NlmefitError, match="would take 300 MiB when unpacked"):
+        nm.load(path)

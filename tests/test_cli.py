@@ -1,5 +1,7 @@
 """The command line, run in this process: what it writes, what it prints, its exit status."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -55,7 +57,7 @@ def test_fit_prints_and_writes(model: str, data: str, tmp_path: Path, capsys: py
     printed = capsys.readouterr().out
     assert "Theophylline by FOCE with interaction" in printed
     assert "converged" in printed
-    assert {path.name for path in out.iterdir()} == {f"{name}.csv" for name in FILES} | {"fit.txt", "model.txt"}
+    assert {path.name for path in out.iterdir()} == {f"{name}.csv" for name in FILES} | {"fit.txt", "model.txt", "fit.nlmefit"}
     assert (out / "fit.txt").read_text(encoding="utf-8") == printed
     assert "Theophylline" in (out / "model.txt").read_text(encoding="utf-8")
 
@@ -229,3 +231,20 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out == f"nlmefit {nm.__version__}\n"
+
+
+AS_INSTALLED = "import sys; sys.orig_argv[-3:] = ['python', '/usr/bin/nlmefit', '--version']; import nlmefit"
+
+
+@pytest.mark.parametrize("command", [["-m", "nlmefit.cli"], ["-c", AS_INSTALLED]])
+def test_the_version_is_told_without_importing_jax(command: list[str], root: Path) -> None:
+    options = {"capture_output": True, "text": True, "cwd": root, "timeout": 60, "check": True}
+    run = subprocess.run([sys.executable, "-X", "importtime", *command, "--version"], **options)  # type: ignore[call-overload]
+    assert run.stdout == f"nlmefit {nm.__version__}\n"
+    assert "jax" not in run.stderr
+
+
+def test_the_saved_fit_is_read_back(model: str, data: str, tmp_path: Path, theophylline: pd.DataFrame) -> None:
+    assert cli.main(["fit", model, data, "--out", str(tmp_path / "out")]) == 0
+    fit = nm.load(tmp_path / "out" / "fit.nlmefit", model=cli.load_model(model))
+    assert nm.evaluate(fit, theophylline, nm.FOCE(interaction=True)).ofv == pytest.approx(fit.ofv, abs=1e-6)

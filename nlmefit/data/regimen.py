@@ -9,6 +9,7 @@ import pandas as pd
 
 from nlmefit.data.records import Records, event_types, read_records
 from nlmefit.errors import DataError, unknown
+from nlmefit.options import check_truth, is_number
 
 Amount = float | Callable[[Any], float]
 COLUMNS = ("TIME", "EVID", "AMT", "CMT", "RATE", "DUR", "II", "ADDL", "SS")
@@ -91,17 +92,19 @@ class Regimen:
             raise DataError(f"every must be a time above 0, got {every!r}.")
         if every is None and doses > 1:
             raise DataError(f"doses={doses} need the interval between them: every=....")
-        endless = steady_state and amount == 0
+        endless = steady_state and not callable(amount) and amount == 0
         if steady_state and every is None and not endless:
             raise DataError("a steady state needs the interval between its doses: every=....")
+        check_truth("steady_state", steady_state, DataError)
         for name, value in (("duration", duration), ("rate", rate)):
-            if value != "modelled" and not _is_number(value, above=None):
+            if not (isinstance(value, str) and value == "modelled") and not _is_number(value, above=None):
                 raise DataError(f"{name} must be a number from 0 up or 'modelled', got {value!r}.")
         if duration not in (0, 0.0) and rate not in (0, 0.0):
             raise DataError("give the duration or the rate of an infusion, not both.")
         if endless and (rate in (0, 0.0, "modelled") or doses > 1):
             raise DataError("steady_state with the amount 0 is an infusion without end: it needs rate=... and one dose.")
-        if not isinstance(compartment, str) and (not isinstance(compartment, int | np.integer) or compartment < 1):
+        whole = isinstance(compartment, int | np.integer) and not isinstance(compartment, bool)
+        if not isinstance(compartment, str) and (not whole or compartment < 1):  # type: ignore[operator]
             raise DataError(f"compartment must be a name or a number from 1 up, got {compartment!r}.")
         series = Series(amount, per, 0.0, float(every or 0.0), int(doses), duration, rate, compartment, bool(steady_state))
         self._series: tuple[Series, ...] = (series,)
@@ -136,7 +139,7 @@ class Regimen:
 
     def __add__(self, other: "Regimen") -> "Regimen":
         if not isinstance(other, Regimen):
-            return NotImplemented
+            raise DataError(f"a regimen is added to another one, got {other!r}; later doses are regimen.after(time).")
         return Regimen.of(self._series + other._series, self._own or other._own)
 
     def after(self, time: float) -> "Regimen":
@@ -209,7 +212,7 @@ def _check_amount(amount: Any, per: Any) -> None:
 
 
 def _is_number(value: Any, above: float | None, negative: bool = False) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+    if not is_number(value):
         return False
     return bool(negative or (value >= 0 if above is None else value > above))
 

@@ -104,12 +104,21 @@ def _doses(model: Any, regimen: Regimen, covariates: pd.DataFrame) -> pd.DataFra
     if not regimen.by_covariate:
         once = regimen.frame({}, compartments, written_out=True)  # a dose that ADDL makes comes before all records of its time
         repeated = pd.concat([once] * len(covariates), ignore_index=True)
-        return repeated.assign(ID=np.repeat(covariates["ID"].to_numpy(), len(once)), rank=_DOSE, seen=False)
+        return _given(repeated.assign(ID=np.repeat(covariates["ID"].to_numpy(), len(once)), rank=_DOSE, seen=False))
     tables = [
         regimen.frame(dict(zip(names, row[1:], strict=True)), compartments, written_out=True).assign(ID=row[0])
         for row in covariates[["ID", *names]].itertuples(index=False)
     ]
-    return pd.concat(tables, ignore_index=True).assign(rank=_DOSE, seen=False)
+    return _given(pd.concat(tables, ignore_index=True).assign(rank=_DOSE, seen=False))
+
+
+def _given(doses: pd.DataFrame) -> pd.DataFrame:
+    """Without doses of nothing (a placebo): they leave no record, but where a steady state of nothing empties the system."""
+    nothing = (doses["AMT"] == 0) & ~((doses["SS"] == 1) & (doses["RATE"] > 0))
+    emptied = nothing & (doses["SS"] == 1)
+    kept = doses.assign(EVID=np.where(emptied, 3, doses["EVID"]), SS=np.where(emptied, 0, doses["SS"]))
+    kept[["RATE", "DUR", "II"]] = kept[["RATE", "DUR", "II"]].where(~emptied, 0.0)
+    return kept[~nothing | emptied]
 
 
 def _grid(ids: np.ndarray, times: np.ndarray, rank: int) -> pd.DataFrame:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 class Reads:
     """What the methods of a model read and return."""
 
+    outputs: tuple[str, ...]
+    """What `observe` returns: the endpoints, and predictions that nobody observes."""
     endpoints: tuple[str, ...]
+    """The outputs with a residual model or a distribution of their own."""
     covariates: tuple[str, ...]
     distributions: tuple[str, ...]
     """Endpoints for which `observe` returns a distribution of its own."""
@@ -42,7 +45,7 @@ def dry_run(model: "AbstractModel") -> Reads:
     `model.specification` by the compartments of dynamics written as a method."""
     cls, spec = type(model), model.specification
     covariates: dict[str, None] = dict.fromkeys(spec.effect_columns)
-    endpoints: list[str] = []
+    outputs: list[str] = []
     distributions: list[str] = []
     dosing: set[tuple[str, str]] = set()
     read: set[str] = set()
@@ -90,7 +93,7 @@ def dry_run(model: "AbstractModel") -> Reads:
         _check_dosing(cls, model.specification, doses)
         dosing.update((place, name) for place, d in doses.items() for name, value in vars(d).items() if value is not None)
         seen = model.predictions(number, Watched(Namespace(A, "compartment"), read), p_reader)
-        endpoints.extend(seen)
+        outputs.extend(seen)
         distributions.extend(name for name, value in seen.items() if hasattr(value, "log_prob"))
 
     try:
@@ -105,10 +108,12 @@ def dry_run(model: "AbstractModel") -> Reads:
             f"{cls.__name__}: a method passes a value that is not known yet to NumPy, `math`, `float` or `int`; use jax.numpy "
             "(jnp.exp, jnp.log, ...)."
         ) from error
-    _check_endpoints(cls, spec, endpoints, distributions)
+    endpoints = tuple(name for name in outputs if name in distributions or name in spec.residuals)
+    _check_endpoints(cls, spec, outputs, endpoints, distributions)
     amounts = tuple(name for name in model.specification.compartments if name in read)
     return Reads(
-        tuple(endpoints),
+        tuple(outputs),
+        endpoints,
         tuple(covariates),
         tuple(distributions),
         amounts,
@@ -178,22 +183,25 @@ def _check_dosing(cls: type, spec: Specification, dosing: Mapping[str, Any]) -> 
             raise ModelError(f"{cls.__name__}: dosing must return nm.Dosing(...) per compartment, got {value!r}.")
 
 
-def _check_endpoints(cls: type, spec: Specification, endpoints: list[str], distributions: list[str]) -> None:
-    if not endpoints:
+def _check_endpoints(
+    cls: type, spec: Specification, outputs: list[str], endpoints: tuple[str, ...], distributions: list[str]
+) -> None:
+    """ModelError unless one output at least can be observed; the others are predictions only."""
+    if not outputs:
         raise ModelError(f"{cls.__name__}: `observe` returns no endpoint.")
-    for name in endpoints:
+    for name in outputs:
         if name in spec.typical or name in spec.networks:
             raise ModelError(
                 f"{cls.__name__}: `observe` returns the endpoint `{name}`, which is a parameter. Rename one of them."
             )
         if name in distributions and name in spec.residuals:
             raise ModelError(f"{cls.__name__}: endpoint `{name}` returns a distribution and has a residual model: keep one.")
-        if name not in distributions and name not in spec.residuals:
-            raise ModelError(
-                f"{cls.__name__}: endpoint `{name}` has no residual model; declare for example "
-                f"{name} = nm.Additive(1.0), or let `observe` return a distribution. "
-                f"Declared: {', '.join(spec.residuals) or 'none'}."
-            )
     for name in spec.residuals:
-        if name not in endpoints:
-            raise ModelError(f"{cls.__name__}: residual model: " + unknown("endpoint", name, endpoints))
+        if name not in outputs:
+            raise ModelError(f"{cls.__name__}: residual model: " + unknown("endpoint", name, outputs))
+    if not endpoints:
+        raise ModelError(
+            f"{cls.__name__}: endpoint `{outputs[0]}` has no residual model; declare for example "
+            f"{outputs[0]} = nm.Additive(1.0), or let `observe` return a distribution. Declared: none. "
+            "(One output at least must be observed; others may be predictions only.)"
+        )

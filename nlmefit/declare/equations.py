@@ -14,6 +14,7 @@ import numpy as np
 
 from nlmefit.declare.namespace import Namespace
 from nlmefit.declare.network import CALL
+from nlmefit.declare.variant import variant
 from nlmefit.declare.written import Written
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ def text(model: "AbstractModel") -> str:
         return [f"  {left.format(n):{width}s} = {render(e, str)}" for n, e in found.items()]
 
     head = (type(model).__doc__ or "").strip().split("\n")[0]
-    title = type(model).__name__ + (f": {head}" if head else "")
+    title = " ".join(filter(None, [type(model).__name__, variant(model)])) + (f": {head}" if head else "")
     result = [title, "", "individual parameters", *lines(sections["individual"], "{}_i")]
     if spec.effects:
         result += ["", "random effects", *_random_effects(model)]
@@ -268,8 +269,11 @@ def text(model: "AbstractModel") -> str:
         if sections["doses"]:
             result += ["", "doses", *lines(sections["doses"], "{}")]
     result += ["", "observations"]
-    for endpoint in model.endpoints:
+    for endpoint in model.outputs:
         f = render(sections["predictions"][endpoint], str)
+        if endpoint not in model.endpoints:
+            result.append(f"  {endpoint} = {f}  (a prediction only)")
+            continue
         if f"variance {endpoint}" in sections:
             variance = render(sections[f"variance {endpoint}"][""], str)
             result.append(f"  {endpoint} = f + eps,  f = {f},  Var(eps) = {variance}")
@@ -341,7 +345,7 @@ def latex(model: "AbstractModel") -> str:
     rows += [rf"{_latex_symbol('A_' + n)}(0) &= {show(e)}" for n, e in sections.get("initial", {}).items()]
     for name, e in sections.get("doses", {}).items():
         rows.append(rf"\text{{{name}}} &= {show(e)}")
-    for endpoint in model.endpoints:
+    for endpoint in model.outputs:
         rows += _latex_endpoint(sections, endpoint, show)
     return "\\begin{aligned}\n" + " \\\\\n".join(rows) + "\n\\end{aligned}"
 
@@ -352,6 +356,8 @@ def _latex_endpoint(sections: Mapping[str, Mapping[str, Expression]], endpoint: 
     if endpoint in sections["distributions"]:
         mean = "" if prediction == "nan" else rf", \quad \mathrm{{E}}({symbol}) = {prediction}"
         return [rf"{symbol} &\sim \mathrm{{{sections['distributions'][endpoint].head}}}{mean}"]
+    if f"variance {endpoint}" not in sections:  # a prediction only
+        return [rf"{symbol} &= {prediction}"]
     f = rf"f_{{\mathrm{{{endpoint.replace('_', ',')}}}}}"
     variance = show(sections[f"variance {endpoint}"][""], {"f": f})
     return [rf"{f} &= {prediction}", rf"{symbol} &\sim N\left({f}, {variance}\right)"]

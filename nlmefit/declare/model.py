@@ -19,6 +19,7 @@ from nlmefit.declare.omega import Blocks
 from nlmefit.declare.population import PopulationParameter, correlation_matrix, population_parameters
 from nlmefit.declare.specification import Declaration, Specification, declarations, specification
 from nlmefit.errors import ModelError, unknown
+from nlmefit.shown import html
 
 
 class _Body(dict):
@@ -93,6 +94,9 @@ class AbstractModel(metaclass=_ModelType):
     def __repr__(self) -> str:
         return self.equations()
 
+    def _repr_html_(self) -> str:
+        return html(self)
+
     def _repr_latex_(self) -> str:
         return self.latex()
 
@@ -120,6 +124,12 @@ class AbstractModel(metaclass=_ModelType):
     def endpoints(self) -> tuple[str, ...]:
         """Names of the observed endpoints, in the order in which `observe` returns them (DVID 1, 2, ...)."""
         return self._reads.endpoints
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """All that `observe` returns, in that order: the endpoints, and predictions without a residual model, which have no
+        observations but are predicted, simulated and plotted, and whose exposure is taken."""
+        return self._reads.outputs
 
     @property
     def covariates(self) -> tuple[str, ...]:

@@ -9,7 +9,9 @@ observations V where that is five or more, as subjects are then mostly seen on t
 The k-th cut belongs after the observation k M / K; it is moved to the widest gap between times among those up to a third of a bin
 to either side, or else to the nearest place between different times. Nominal times, and samples drawn around them, so stay
 together, and times that many share are bins of their own. A bin with less than a third of M / K observations joins the neighbour
-whose times are nearer. A given number of bins is K; nothing else differs.
+whose times are nearer. Automatic bins are divided where times lie far apart in them, as 24 h and 168 h: by more than a fifth of
+all the time, or by a twentieth where the later time is five times the earlier, and with five observations on either side. A given
+number of bins is K, without that division; nothing else differs.
 """
 
 from typing import Any
@@ -23,6 +25,9 @@ MOST = 20
 LEAST_COUNT = 10
 SEEN_OFTEN = 5
 """Observations of a subject from which on its number of them limits that of the bins."""
+APART, APART_LATE, LATE = 1 / 5, 1 / 20, 5.0
+"""Of all the time: from there on times lie far apart; with the second where the later time is that many times the earlier."""
+LEAST_APART = 5
 REACH = 1 / 3
 """Of a bin's count: how far a cut is moved, and below which a bin is not left alone."""
 
@@ -34,7 +39,8 @@ def bin_edges(time: Float[np.ndarray, " m"], subject: Int[np.ndarray, " m"], bin
             raise DataError(f'bins must be "auto", a number, or edges, got {bins!r}.')
         count, visits = len(time), np.median(np.unique(subject, return_counts=True)[1])
         most = visits if visits >= SEEN_OFTEN else MOST
-        return _cut(time, int(max(1, min(np.ceil(2 * count ** (1 / 3)), count // LEAST_COUNT, MOST, most))))
+        edges = _cut(time, int(max(1, min(np.ceil(2 * count ** (1 / 3)), count // LEAST_COUNT, MOST, most))))
+        return _divided(np.sort(time), edges)
     if np.ndim(bins) == 0:
         if isinstance(bins, bool) or not isinstance(bins, int | np.integer) or bins < 1:
             raise DataError(f"bins must be a whole number from 1 up, edges, or 'auto', got {bins!r}.")
@@ -77,6 +83,19 @@ def _cut(time: Float[np.ndarray, " m"], wanted: int) -> Float[np.ndarray, " e"]:
         else:
             cuts.add(int(possible[np.argmin(np.abs(possible - k * even))]))
     return _between(ordered, _merged(ordered, np.array(sorted(cuts)), REACH * even))
+
+
+def _divided(ordered: Float[np.ndarray, " m"], edges: Float[np.ndarray, " e"]) -> Float[np.ndarray, " e"]:
+    """With a cut in every gap within a bin that keeps times apart which do not belong together."""
+    cuts, gap, span = set(edges), np.diff(ordered), ordered[-1] - ordered[0]
+    late = ordered[1:] > LATE * np.maximum(ordered[:-1], 0.0)
+    for k in np.flatnonzero((gap > APART * span) | ((gap > APART_LATE * span) & late & (ordered[:-1] > 0))):
+        middle = (ordered[k] + ordered[k + 1]) / 2
+        low, high = max(e for e in cuts if e < middle), min(e for e in cuts if e > middle)
+        before, after = np.sum((ordered >= low) & (ordered < middle)), np.sum((ordered > middle) & (ordered <= high))
+        if min(before, after) >= LEAST_APART and not np.any([ordered[k] < e <= ordered[k + 1] and e < edges[-1] for e in cuts]):
+            cuts.add(middle)
+    return np.array(sorted(cuts))
 
 
 def _merged(ordered: Float[np.ndarray, " m"], cuts: Int[np.ndarray, " c"], least: float) -> Int[np.ndarray, " c"]:

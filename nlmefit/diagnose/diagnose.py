@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 from nlmefit.data.subjects import Subjects
 from nlmefit.diagnose import influence, npde, residuals, shrinkage
 from nlmefit.diagnose.problem import bound, own_or_given
+from nlmefit.diagnose.time_after_dose import time_after_dose
 from nlmefit.errors import DataError, MethodError, NlmefitError
 from nlmefit.estimate import predictive
 from nlmefit.estimate.conditional import omega_root
@@ -22,7 +23,8 @@ from nlmefit.estimate.problem import Problem
 from nlmefit.keys import Key, jax_key
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
-from nlmefit.saved import data_hash, model_name
+from nlmefit.saved import model_name, same_data
+from nlmefit.shown import html
 
 LEAST_DRAWS = 100
 THETA_DRAWS = 500
@@ -64,6 +66,12 @@ class Diagnostics:
             self._labels,
         )
         return table.assign(**({"CENS": censored} if censored.any() else {}), **found._asdict())
+
+    @cached_property
+    def time_after_dose(self) -> pd.Series:
+        """By observation: the time since the subject's last dose; before the first one the time to it, negative."""
+        found = time_after_dose(self.data, self._order.subject, self._order.row)
+        return pd.Series(found, self._labels, name="TAD")
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -153,6 +161,9 @@ class Diagnostics:
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str:
+        return html(self)
+
     @cached_property
     def _order(self) -> Order:
         return Order.of(self.problem)
@@ -208,7 +219,7 @@ def diagnose(
     if not dataset.observations.any():
         raise DataError("the data has no observation to diagnose.")
     _check_draws(draws, dataset)
-    own = data is None or _is_own(fit, dataset)
+    own = data is None or same_data(fit, dataset)
     names = list(problem.model.eta_names())
     ids = pd.Index(problem.ids, name="ID")
     eta = fit.eta.loc[ids, names] if own else _most_probable(problem, ids, names)
@@ -219,12 +230,6 @@ def _check_draws(draws: int, dataset: Subjects) -> None:
     most = int(dataset.observations.max())
     if draws < 2 * most:
         raise MethodError(f"draws={draws} are too few for a subject with {most} observations: give at least {2 * most}.")
-
-
-def _is_own(fit: Fit, dataset: Subjects) -> bool:
-    """Whether these are the fit's own data, record by record."""
-    known = fit.provenance["data"]["sha256"] if fit.provenance else data_hash(fit.data)
-    return bool(known == data_hash(dataset))
 
 
 def _most_probable(problem: Problem, ids: pd.Index, names: list[str]) -> pd.DataFrame:

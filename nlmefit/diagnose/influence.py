@@ -18,6 +18,9 @@ How well the others predict the subject, the leave-one-subject-out predictive de
 index k-hat above 0.7 says that the subject moves the estimates too far for this to be believed. p(y_i | u) is Laplace's.
 """
 
+import warnings
+from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import jax
@@ -40,10 +43,15 @@ from nlmefit.estimate.objective import Objective
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.psis import khat
 from nlmefit.estimate.quadrature import Quadrature
+from nlmefit.saved import SavedMethod
 
+LEAST = 25
+"""Draws of the parameters below which there is no predictive density."""
 STEP = 1e-4
 """Of the central differences of the gradient, in free coordinates, relative to the larger of 1 and the coordinate."""
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (FO, FOCE, Laplace, Quadrature)}
 _BY_NAME: dict[str, AbstractMarginalLikelihood] = {m.name: m for m in (FO(), FOCE(), FOCE(interaction=True), Laplace())}
+"""Of files that say no more of their method than how it is called."""
 
 
 class Change(NamedTuple):
@@ -73,10 +81,25 @@ def left_out(problem: Problem, u: Float[np.ndarray, " p"], method: Any, line: Re
 
 
 def _likelihood(method: Any) -> AbstractMarginalLikelihood:
+    if isinstance(method, SavedMethod):
+        method = _as_saved(method.options.get("method"), _as_saved(_parts_of(method), method))
     inner = getattr(method, "method", method)  # that of nm.MAP
     if isinstance(inner, FO | FOCE | Laplace | Quadrature):
         return inner
     return _BY_NAME.get(str(method.name).removeprefix("MAP by "), Laplace())
+
+
+def _parts_of(method: SavedMethod) -> dict[str, Any]:
+    return {"kind": method.kind or method.text.partition("(")[0], "options": method.options}
+
+
+def _as_saved(parts: Any, otherwise: Any) -> Any:
+    """The method of a loaded fit, from its class and options; `otherwise` where that is not one of maximum likelihood."""
+    if not isinstance(parts, Mapping) or parts.get("kind") not in _KINDS:
+        return otherwise
+    kind = _KINDS[parts["kind"]]
+    known = {f.name for f in fields(kind)}
+    return kind(**{name: value for name, value in parts["options"].items() if name in known})
 
 
 def _penalty(problem: Problem, name: str) -> Any:
@@ -144,12 +167,22 @@ def left_out_density(
     for k, point in enumerate(points):
         line.stage(f"likelihood of every subject at draw {k + 1} of {draws} of the parameters")
         log_density[k] = -0.5 * modes(problem, point).value
+    lost = int(np.sum(~np.all(np.isfinite(log_density), axis=1)))
+    if lost:
+        warnings.warn(
+            f"{lost} of {draws} draws of the parameters have no likelihood for some subject and are left out: log_predictive is "
+            "of the others.",
+            stacklevel=5,
+        )
     return leave_one_out(log_density)
 
 
 def leave_one_out(log_density: Float[np.ndarray, "S N"]) -> LeftOutDensity:
-    """PSIS from log p(y_i | u_s) at draws u_s given all data. Draws at which that is no number count with weight 0."""
+    """PSIS from log p(y_i | u_s) at draws u_s given all data. Draws at which that is no number are left out; NaN where few
+    remain."""
     usable = np.all(np.isfinite(log_density), axis=1)
+    if usable.sum() < LEAST:
+        return LeftOutDensity(np.full(log_density.shape[1], np.nan), np.full(log_density.shape[1], np.nan))
     log_density = log_density[usable]
     tails = khat(-log_density)
     found = []

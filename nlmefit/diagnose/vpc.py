@@ -31,14 +31,17 @@ from nlmefit.data.subjects import Subjects
 from nlmefit.diagnose.bins import bin_edges
 from nlmefit.diagnose.percentiles import Group
 from nlmefit.diagnose.problem import bound, discrete, own_or_given
+from nlmefit.diagnose.time_after_dose import time_after_dose
 from nlmefit.errors import DataError, MethodError, unknown
 from nlmefit.estimate.observations import Order
 from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
 from nlmefit.keys import Key, jax_key
+from nlmefit.options import check_numbers, check_truth, check_word
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
 from nlmefit.saved import model_name
+from nlmefit.shown import html
 from nlmefit.simulation.replicates import pieces
 
 LEAST_DRAWS = 20
@@ -67,6 +70,8 @@ class VPC:
     """Of counts and categories: the share of each `category`."""
     observations: pd.DataFrame
     """ID, TIME, endpoint, stratum, bin, DV (corrected where asked for; of censored ones the limit), CENS."""
+    after_dose: bool = False
+    """Whether TIME is the time after the last dose."""
 
     def __str__(self) -> str:
         head = f"VPC of {model_name(self.fit.model)} by {self.fit.method.name}: {len(self.observations)} observations, "
@@ -75,6 +80,9 @@ class VPC:
         return "\n\n".join([head, *(table.to_string(index=False, float_format="{:.4g}".format) for table in tables)])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
 
 def vpc(
@@ -88,6 +96,8 @@ def vpc(
     endpoint: str | None = None,
     key: Key = 0,
     progress: bool = True,
+    *,
+    after_dose: bool = False,
 ) -> VPC:
     """Visual predictive check of a fit, by whatever method; `nm.plot.vpc` draws it.
 
@@ -95,7 +105,8 @@ def vpc(
     times nearby, so that nominal times stay together: see `nlmefit.diagnose.bins`), a number of bins, or their edges, lower ends
     included; `strata` a column of the data, each value of which is checked by itself; `corrected` prediction correction.
 
-    **Others:** `probabilities` of the percentiles; `draws` simulated data sets; `endpoint` one of several; `key` decides them.
+    **Others:** `probabilities` of the percentiles; `draws` simulated data sets; `endpoint` one of several; `key` decides them;
+    `after_dose` bins by the time after the last dose, which TIME then is.
 
     Endpoints of counts and categories give the proportion of each value, or of six ranges of values where there are more.
     Observations below a limit count as such, also where the fit left them out (M1).
@@ -104,13 +115,15 @@ def vpc(
     MethodError for options out of range and distributions that cannot be sampled; ModelError and NlmefitError as `nm.diagnose`.
     """
     check_count("draws", draws, LEAST_DRAWS)
+    for option, value in (("corrected", corrected), ("progress", progress), ("after_dose", after_dose)):
+        check_truth(option, value)
     levels = _levels(probabilities)
     seed = jax_key(key)
     problem, dataset = _bound(fit, data)
-    if endpoint is not None and endpoint not in problem.families:
-        raise MethodError("endpoint=: " + unknown("endpoint", str(endpoint), problem.families))
+    if endpoint is not None:
+        check_word("endpoint", endpoint, problem.families, "endpoint")
     order, u = Order.of(problem), problem.coordinates.start()
-    groups = _groups(problem, dataset, order, u, bins, strata, levels, endpoint)
+    groups = _groups(problem, dataset, order, u, bins, strata, levels, endpoint, after_dose)
     if corrected:
         groups = _corrected(groups, problem, u, order, seed)
     with Progress(progress, "VPC") as line:
@@ -122,7 +135,7 @@ def vpc(
     tables = [group.tables(kept) for group, kept in zip(groups, found, strict=True)]
     percentiles, beyond, proportions = (pd.concat([t[k] for t in tables], ignore_index=True) for k in range(3))
     observations = pd.concat([group.observations(problem.ids[order.subject[group.where]]) for group in groups])
-    return VPC(fit, strata, corrected, draws, percentiles, beyond, proportions, observations)
+    return VPC(fit, strata, corrected, draws, percentiles, beyond, proportions, observations, after_dose)
 
 
 # ---- laying out ------------------------------------------------------------------------------------------------------
@@ -148,7 +161,10 @@ def _groups(
     strata: Any,
     levels: np.ndarray,
     endpoint: str | None,
+    after_dose: bool,
 ) -> list[Group]:
+    times = np.asarray(data.subjects.time)[order.subject, order.row]
+    times = time_after_dose(data, order.subject, order.row) if after_dose else times
     labels, values = _strata(data, order, strata)
     counted, found = discrete(problem, u), []
     for site, name in enumerate(order.sites):
@@ -163,7 +179,7 @@ def _groups(
             where = np.flatnonzero(own & (labels == value))
             if not len(where):
                 continue
-            time = np.asarray(data.subjects.time)[order.subject[where], order.row[where]]
+            time = times[where]
             group = Group(
                 endpoint=name,
                 stratum=value,
@@ -198,7 +214,7 @@ def _strata(data: Subjects, order: Order, strata: Any) -> tuple[np.ndarray, list
     """The stratum of every observation, and all strata in order."""
     if strata is None:
         return np.full(len(order.place), ALL, object), [ALL]
-    if strata not in data.frame:
+    if not isinstance(strata, str) or strata not in data.frame:
         raise DataError("strata=: " + unknown("column", str(strata), map(str, data.frame.columns)))
     column = data.frame[strata].iloc[data.rows[order.subject, order.row]]
     if column.isna().any():
@@ -210,7 +226,7 @@ def _strata(data: Subjects, order: Order, strata: Any) -> tuple[np.ndarray, list
 
 
 def _levels(probabilities: Any) -> Float[np.ndarray, " k"]:
-    values = np.atleast_1d(np.asarray(probabilities, float))
+    values = check_numbers("probabilities", probabilities, "numbers that increase, between 0 and 1")
     if values.ndim != 1 or not len(values) or not np.all((values > 0) & (values < 1)) or np.any(np.diff(values) <= 0):
         raise MethodError(f"probabilities must increase, between 0 and 1, got {probabilities!r}.")
     return values
@@ -247,7 +263,21 @@ def _datasets(
             raise MethodError(
                 "a distribution that `observe` returns has no `sample`, without which nothing is simulated."
             ) from error
+        _check_numbers(problem, found)
         yield first + count, found
+
+
+def _check_numbers(problem: Problem, simulated: dict[str, Float[np.ndarray, "d N n"]]) -> None:
+    """DataError for an observation that is simulated as no number."""
+    for name, values in simulated.items():
+        bad = np.isnan(values) & np.asarray(problem.subjects.mask[name], bool)
+        if bad.any():
+            _, who, row = np.argwhere(bad)[0]
+            raise DataError(
+                f"`{name}` of subject {problem.ids[who]} at TIME {np.asarray(problem.subjects.time)[who, row]:g} is simulated as "
+                f"no number in {int(bad.any(axis=(1, 2)).sum())} of {len(values)} data sets: the model has no answer at some "
+                "random effects. Look at its parameters there (one out of its range?)."
+            )
 
 
 def _corrected(groups: list[Group], problem: Problem, u: np.ndarray, order: Order, key: Array) -> list[Group]:

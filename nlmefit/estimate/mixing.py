@@ -40,6 +40,18 @@ def _normalized(draws: np.ndarray) -> np.ndarray:
     return np.asarray(ndtri(jnp.asarray((rank - 0.375) / (draws.size + 0.25))))
 
 
+def described(draws: Float[np.ndarray, "c n"]) -> dict[str, float]:
+    """Mean, sd, quantiles, R-hat and effective number of draws."""
+    low, middle, high = np.quantile(draws, (0.025, 0.5, 0.975))
+    found = {"mean": draws.mean(), "sd": draws.std(ddof=1) if draws.size > 1 else np.nan, "2.5 %": low, "50 %": middle}
+    return {
+        **{k: float(v) for k, v in found.items()},
+        "97.5 %": float(high),
+        "R-hat": r_hat(draws),
+        "ESS": effective_draws(draws),
+    }
+
+
 def have_mixed(draws: dict[str, Float[np.ndarray, "c n"]]) -> bool:
     """R-hat below 1.01 and 100 effective draws per chain for all of `draws`."""
     least = LEAST_PER_CHAIN * len(next(iter(draws.values())))

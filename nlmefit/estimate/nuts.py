@@ -14,6 +14,7 @@ from typing import Any, final
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to
 
@@ -23,7 +24,7 @@ from nlmefit.estimate.chain_coordinates import ChainCoordinates, Position
 from nlmefit.estimate.chains import BLOCK, Chains, Iterations
 from nlmefit.estimate.laplace import Laplace
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
-from nlmefit.estimate.mixing import have_mixed, judge_chains
+from nlmefit.estimate.mixing import described, have_mixed, judge_chains
 from nlmefit.estimate.modes import modes
 from nlmefit.estimate.options import check_count
 from nlmefit.estimate.posterior import AbstractPosterior
@@ -52,6 +53,12 @@ class Draws(AbstractPosterior):
     """eta whitened by the Omega of the same draw."""
     root: Float[np.ndarray, "q q"]
     """Omega's Cholesky factor at the estimates."""
+
+    def __repr__(self) -> str:
+        chains, draws = self.z.shape[:2]
+        rows = {name: described(x) for name, x in self.report.items() if np.ptp(x) > 0}
+        head = f"{chains} chain(s) of {draws} draws of {len(rows)} parameters, and of eta of {self.z.shape[2]} subjects"
+        return head + "\n\n" + pd.DataFrame.from_dict(rows, orient="index").to_string(float_format="{:.4g}".format)
 
     @cached_property
     def points(self) -> Float[np.ndarray, "K N q"]:

@@ -18,6 +18,7 @@ from nlmefit.generative.capability import AbstractGenerative
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.serialization import content, restored
 from nlmefit.generative.training import Trained, Training, train
+from nlmefit.shown import html
 from nlmefit.typing import Scalar
 from nlmefit.versions import versions
 
@@ -120,3 +121,6 @@ class GenerativeFit:
         )
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html(self)

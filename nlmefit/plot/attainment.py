@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from nlmefit.errors import NlmefitError
+from nlmefit.options import is_number
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
 
@@ -23,7 +24,7 @@ def attainment(table: pd.DataFrame, *, target: float | None = 0.9) -> Figure:
     """
     if not isinstance(table, pd.DataFrame) or not set(NEEDED) <= {*table} or table.empty:
         raise NlmefitError("the figure is of what nm.target_attainment returned.")
-    if target is not None and not 0 <= target <= 1:
+    if target is not None and not (is_number(target) and 0 <= target <= 1):
         raise NlmefitError(f"target must be a share between 0 and 1, got {target!r}.")
     panels = list(table.groupby(["endpoint", "metric"], sort=False))
     names = list(dict.fromkeys(table["regimen"]))
@@ -38,7 +39,13 @@ def attainment(table: pd.DataFrame, *, target: float | None = 0.9) -> Figure:
             ax.axhline(target, color=style.MUTED, linewidth=1.0, linestyle=(0, (4, 3)), label=f"{100 * target:g} %")
         sides = {"at least": np.isfinite(own["at_least"]).all(), "at most": np.isfinite(own["at_most"]).all()}
         how = "within" if windows else next((side for side, given in sides.items() if given), "threshold")
-        style.tidy(ax, f"{metric} {how}", "Profiles that attain it" if k == 0 else "", str(endpoint) if len(panels) > 1 else "")
+        unit = table.attrs.get("units", {}).get(endpoint, {}).get(metric, "")
+        style.tidy(
+            ax,
+            style.with_unit(f"{metric} {how}", unit),
+            "Profiles that attain it" if k == 0 else "",
+            str(endpoint) if len(panels) > 1 else "",
+        )
         if windows:
             ax.set_xticks(range(len(labels)), labels)
         ax.set_ylim(-0.03, 1.03)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nlmefit.errors import NlmefitError, unknown
+from nlmefit.options import check_word
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
 from nlmefit.simulation.exposure import exposure
@@ -32,7 +33,9 @@ def differences(
 
     Raises NlmefitError for unknown names, a single regimen, and ratios of what is not above 0.
     """
-    table = paired(exposure(of) if isinstance(of, Simulation) else of, reference, metric, kind)
+    exposures = exposure(of) if isinstance(of, Simulation) else of
+    table = paired(exposures, reference, metric, kind)
+    units = exposures.attrs.get("units", {})
     endpoints, others = (list(dict.fromkeys(table[name])) for name in ("endpoint", "regimen"))
     made = style.figure(7.6, (0.55 * len(others) + 1.0) * len(endpoints) + 0.8, f"{metric} against {reference}, paired")
     axes = made.subplots(len(endpoints), 1, squeeze=False)[:, 0]
@@ -42,6 +45,7 @@ def differences(
         for k, name in enumerate(others):
             _row(ax, k, own.loc[own["regimen"] == name, kind].to_numpy())
         label = f"{metric} / {metric} under {reference}" if kind == "ratio" else f"{metric} - {metric} under {reference}"
+        label = label if kind == "ratio" else style.with_unit(label, units.get(endpoint, {}).get(metric, ""))
         style.tidy(ax, label, "", endpoint if len(endpoints) > 1 else "")
         if kind == "ratio":
             ax.axvspan(*EQUIVALENCE, color=style.PALE, linewidth=0, label="0.8 to 1.25", zorder=0)
@@ -55,8 +59,7 @@ def differences(
 
 def paired(exposures: pd.DataFrame, reference: str, metric: str, kind: str = "ratio") -> pd.DataFrame:
     """By ID, draw, endpoint and regimen other than the `reference`: the `ratio` or `difference` of the metric."""
-    if kind not in ("ratio", "difference"):
-        raise NlmefitError("kind=: " + unknown("comparison", str(kind), ("ratio", "difference")))
+    check_word("kind", kind, ("ratio", "difference"), "comparison", NlmefitError)
     if not isinstance(exposures, pd.DataFrame) or not {"regimen", *PAIRED} <= {*exposures}:
         raise NlmefitError("the figure is of a simulation, or of what nm.exposure returned.")
     metrics = [str(name) for name in exposures if name not in ("regimen", *PAIRED)]

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nlmefit.data.records import STANDARD
+from nlmefit.data.subjects import Subjects
 from nlmefit.diagnose.diagnose import Diagnostics
 from nlmefit.errors import NlmefitError, unknown
 from nlmefit.plot import style
@@ -21,16 +22,18 @@ FEW = 5
 MOST_COVARIATES = 6
 
 
-def etas(of: Diagnostics | Fit, covariates: Sequence[str] | None = None) -> Figure:
+def etas(
+    of: Diagnostics | Fit, covariates: Sequence[str] | None = None, *, data: pd.DataFrame | Subjects | None = None
+) -> Figure:
     """A row for each random effect: against those before it, its distribution with the N(0, omega^2) density and its shrinkage
     (by sd), and against covariates (boxes where these have up to five values). Those of occasions are shown together.
 
-    **Arguments:** `of` a fit, or `nm.diagnose(fit, data)`; `covariates` columns of the data, None for all (six at most) that do
-    not change within a subject and are not NONMEM's own, in the model or not.
+    **Arguments:** `of` a fit, of its own data or of `data`, or `nm.diagnose(fit)`; `covariates` columns of the
+    data, None for all (six at most) that do not change within a subject and are not NONMEM's own, in the model or not.
 
     Raises NlmefitError for unknown columns, for those that are not numbers or text, and for a model without random effects.
     """
-    found = diagnostics_of(of)
+    found = diagnostics_of(of, data)
     effects = _effects(found)
     if not effects:
         raise NlmefitError("the model has no random effects.")

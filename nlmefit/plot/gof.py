@@ -10,36 +10,47 @@ from matplotlib.figure import Figure, SubFigure
 from scipy.special import ndtri
 from scipy.stats import beta
 
+from nlmefit.data.subjects import Subjects
 from nlmefit.diagnose.diagnose import Diagnostics
 from nlmefit.errors import NlmefitError
+from nlmefit.options import check_truth
 from nlmefit.plot import style
 from nlmefit.plot.subject import diagnostics_of, title_of
 from nlmefit.results import Fit
 
 
-def gof(of: Diagnostics | Fit, *, log: bool = False) -> Figure:
+def gof(
+    of: Diagnostics | Fit,
+    data: pd.DataFrame | Subjects | None = None,
+    *,
+    log: bool = False,
+    after_dose: bool = False,
+) -> Figure:
     """Observations against PRED and IPRED, |IWRES| against IPRED, CWRES against time and PRED, and CWRES' quantiles against the
     normal distribution's: six panels for each endpoint, with a smooth trend (IWRES where it has no CWRES, such as counts).
 
-    **Arguments:** `of` a fit, or `nm.diagnose(fit)`; `log` shows observations and predictions on log axes, without those that are
-    not above 0. Observations known by a limit (CENS) are triangles at that limit and have no residuals; trends are of the
-    others.
+    **Arguments:** `of` a fit, of its own data or of `data`, or `nm.diagnose(fit)`; `log` shows observations and predictions on
+    log axes, without those that are not above 0; `after_dose` the time after the last dose in place of the time.
+    Observations known by a limit (CENS) are triangles at that limit and have no residuals; trends are of the others.
 
     Raises NlmefitError where no endpoint has predictions (categories: see `nm.plot.npde`).
     """
-    found = diagnostics_of(of)
+    check_truth("log", log)
+    found = diagnostics_of(of, data)
     table, model = found.residuals, found.fit.model
     shown = [name for name in found.problem.families if np.isfinite(table.loc[table["endpoint"] == name, "IPRED"]).any()]
     if not shown:
         raise NlmefitError("no endpoint has a prediction that is a number; see nm.plot.npde.")
     made = style.figure(10.5, 6.4 * len(shown), title_of("Goodness of fit", found.fit) if len(shown) == 1 else "")
     titles = [f"{title_of('Goodness of fit', found.fit)}, {name}" for name in shown]
+    if check_truth("after_dose", after_dose):
+        table = table.assign(TIME=found.time_after_dose.to_numpy())
     for part, name in zip(style.parts(made, titles), shown, strict=True):
-        _panels(part, table[table["endpoint"] == name], model, name, log)
+        _panels(part, table[table["endpoint"] == name], model, name, log, after_dose)
     return made
 
 
-def _panels(on: Figure | SubFigure, own: pd.DataFrame, model: Any, name: str, log: bool) -> None:
+def _panels(on: Figure | SubFigure, own: pd.DataFrame, model: Any, name: str, log: bool, after_dose: bool) -> None:
     unit, axes = style.endpoint_unit(model, name), on.subplots(2, 3)
     columns: dict[str, np.ndarray] = {str(c): own[c].to_numpy() for c in own}
     weighted = "CWRES" if np.isfinite(columns["CWRES"]).any() else "IWRES"
@@ -51,7 +62,7 @@ def _panels(on: Figure | SubFigure, own: pd.DataFrame, model: Any, name: str, lo
     axes[0, 2].set_ylim(bottom=0)
     style.tidy(axes[0, 2], style.with_unit("Individual prediction", unit), "|IWRES|")
     for ax, x, label in (
-        (axes[1, 0], "TIME", style.time_label(model)),
+        (axes[1, 0], "TIME", style.time_label(model, after_dose)),
         (axes[1, 1], "PRED", style.with_unit("Population prediction", unit)),
     ):
         _residuals(ax, columns[x], columns[weighted], log and x == "PRED")

@@ -9,13 +9,17 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nlmefit.data.subjects import Subjects
 from nlmefit.diagnose.diagnose import Diagnostics
 from nlmefit.errors import NlmefitError
+from nlmefit.options import check_truth
 from nlmefit.plot import style
 from nlmefit.plot.dense import dense
 from nlmefit.plot.gof import limits
 from nlmefit.plot.subject import diagnostics_of, title_of
 from nlmefit.results import Fit
+
+Data = pd.DataFrame | Subjects | None
 
 MOST = 80
 """Panels of a figure that is not divided in pages."""
@@ -24,32 +28,39 @@ COLUMNS = 4
 
 @overload
 def individuals(
-    of: Diagnostics | Fit, *, per_page: None = None, subjects: Sequence[Any] | None = None, log: bool = False
+    of: Diagnostics | Fit, *, per_page: None = None, subjects: Sequence[Any] | None = None, log: bool = False, data: Data = None
 ) -> Figure: ...
 
 
 @overload
 def individuals(
-    of: Diagnostics | Fit, *, per_page: int, subjects: Sequence[Any] | None = None, log: bool = False
+    of: Diagnostics | Fit, *, per_page: int, subjects: Sequence[Any] | None = None, log: bool = False, data: Data = None
 ) -> list[Figure]: ...
 
 
 def individuals(
-    of: Diagnostics | Fit, *, per_page: int | None = None, subjects: Sequence[Any] | None = None, log: bool = False
+    of: Diagnostics | Fit,
+    *,
+    per_page: int | None = None,
+    subjects: Sequence[Any] | None = None,
+    log: bool = False,
+    data: Data = None,
 ) -> Figure | list[Figure]:
     """A panel for each subject (and endpoint): observations, the individual prediction and the population's (eta = 0, the
     subject's covariates and doses), computed between the observations too. Doses are ticks at the bottom, infusions bars;
     observations known by a limit (CENS) triangles at that limit.
 
-    **Arguments:** `of` a fit, or `nm.diagnose(fit, data)`; `per_page` subjects on a figure, the answer then being a list of
-    figures; `subjects` the IDs to show, all where None; `log` a log axis for values above 0.
+    **Arguments:** `of` a fit, of its own data or of `data`, or `nm.diagnose(fit)`; `per_page` subjects on a
+    figure, the answer then being a list of figures; `subjects` the IDs to show, all where None; `log` a log axis for values
+    above 0.
 
     Raises NlmefitError for unknown subjects, a `per_page` that is no whole number from 1 up, more than 80 panels on a single
     figure, and where no endpoint has predictions.
     """
-    found = diagnostics_of(of)
+    check_truth("log", log)
+    found = diagnostics_of(of, data)
     chosen = _chosen(found, subjects)
-    if per_page is not None and (isinstance(per_page, bool) or not isinstance(per_page, int) or per_page < 1):
+    if per_page is not None and (isinstance(per_page, bool) or not isinstance(per_page, int | np.integer) or per_page < 1):
         raise NlmefitError(f"per_page must be a whole number from 1 up, got {per_page!r}.")
     table = found.residuals
     endpoints = [n for n in found.problem.families if np.isfinite(table.loc[table["endpoint"] == n, "IPRED"]).any()]

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure, SubFigure
 
+from nlmefit.data.subjects import Subjects
 from nlmefit.diagnose.diagnose import Diagnostics
 from nlmefit.errors import NlmefitError
 from nlmefit.plot import style
@@ -14,13 +15,14 @@ from nlmefit.plot.subject import diagnostics_of, title_of
 from nlmefit.results import Fit
 
 
-def npde(of: Diagnostics | Fit) -> Figure:
+def npde(of: Diagnostics | Fit, data: pd.DataFrame | Subjects | None = None) -> Figure:
     """NPDE's quantiles and histogram against the standard normal distribution, and NPDE against time and PRED: four panels for
     each endpoint (NPD where it has no NPDE, such as counts).
 
-    **Arguments:** `of` a fit, or `nm.diagnose(fit, draws=...)`. Raises NlmefitError where no endpoint has any.
+    **Arguments:** `of` a fit, of its own data or of `data`, or `nm.diagnose(fit, draws=...)`. Raises NlmefitError where no
+    endpoint has any.
     """
-    found = diagnostics_of(of)
+    found = diagnostics_of(of, data)
     errors = found.prediction_errors
     table = found.residuals.assign(**{str(name): errors[name].to_numpy() for name in errors})
     shown = [name for name in found.problem.families if np.isfinite(table.loc[table["endpoint"] == name, "NPD"]).any()]

@@ -1,6 +1,5 @@
 """How figures look: colours, axes, labels. Set figure by figure; matplotlib's global settings stay as the user has them."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +8,12 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
+from nlmefit.plot.log_ticks import LogTicks
 from nlmefit.plot.trend import trend
+from nlmefit.simulation.units import endpoint_unit as endpoint_unit
+from nlmefit.simulation.units import time_unit
 
 INK, MUTED, PALE = "#24292f", "#8a929b", "#e4e7eb"
 DATA, FIT, SECOND = "#2f6db3", "#d1511b", "#6b7782"
@@ -23,7 +25,6 @@ BOLD = 1.1
 LIMIT = "#8a3ffc"
 """Observations known by a limit only."""
 TEXT, SMALL = 9.0, 8.0
-TIME_UNITS = ("h", "min", "d", "day", "days", "hr", "hour", "hours", "week", "weeks", "s", "month", "months", "year", "years")
 
 
 def figure(width: float, height: float, title: str) -> Figure:
@@ -62,7 +63,7 @@ def tidy(ax: Axes, x: str = "", y: str = "", title: str = "") -> Axes:
         ax.set_title(title, fontsize=TEXT, color=INK, loc="left")
     for axis in (ax.xaxis, ax.yaxis):
         if axis.get_scale() == "log":
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_locator(LogTicks())
             axis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
             axis.set_minor_formatter(NullFormatter())
         elif not isinstance(axis.get_major_locator(), FixedLocator):
@@ -117,14 +118,14 @@ def with_unit(label: str, unit: str) -> str:
     return f"{label} ({unit})" if unit else label
 
 
-def endpoint_unit(model: Any, endpoint: str) -> str:
-    """The unit that the residual model states."""
-    residual = model.specification.residuals.get(endpoint)
-    return "" if residual is None else residual.unit
+def time_label(model: Any, after_dose: bool = False) -> str:
+    """Time, or time after dose, with its unit where that is known."""
+    return with_unit("Time after dose" if after_dose else "Time", time_unit(model))
 
 
-def time_label(model: Any) -> str:
-    """Time with its unit, where the units of the model's parameters (1/h, L/h) agree on one."""
-    units = [p.unit for p in model.population().values() if p.unit]
-    found = {last for unit in units if (last := re.split(r"[/*· ]", unit)[-1]) in TIME_UNITS and "/" in unit}
-    return with_unit("Time", found.pop() if len(found) == 1 else "")
+def log_limits(ax: Axes, values: Any) -> None:
+    """The range of a logarithmic y axis: what is above 0 among the values, with a margin, whatever is drawn far below."""
+    shown = np.asarray(values, float)
+    shown = shown[np.isfinite(shown) & (shown > 0)]
+    if len(shown):
+        ax.set_ylim(shown.min() / 1.6, shown.max() * 1.6)

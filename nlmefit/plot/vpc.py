@@ -14,6 +14,7 @@ from nlmefit.diagnose import vpc as numbers
 from nlmefit.diagnose.vpc import ALL, VPC
 from nlmefit.errors import NlmefitError
 from nlmefit.keys import Key
+from nlmefit.options import check_truth
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
 from nlmefit.plot.subject import title_of
@@ -35,6 +36,7 @@ def vpc(
     key: Key = 0,
     *,
     log: bool = False,
+    after_dose: bool = False,
 ) -> Figure:
     """Visual predictive check: lines are percentiles of the observations, bands hold 90 % of the same percentiles of simulated
     data sets; the ticks at the top are the bins' ends. A panel for each stratum, and each endpoint in a part of its own.
@@ -43,15 +45,18 @@ def vpc(
     the limit; of counts and categories each value's proportion over time.
 
     **Arguments:** `of` a fit, with the other arguments of `nm.vpc`, or what `nm.vpc` returned; `log` a log axis for values
-    above 0. Raises as `nm.vpc` does.
+    above 0; `after_dose` the time after the last dose along x. Raises as `nm.vpc` does.
     """
+    check_truth("log", log)
     if isinstance(of, VPC):
         given = (data, strata, endpoint)
-        if any(x is not None for x in given) or corrected:
-            raise NlmefitError("this VPC is computed already; give data=, strata=, corrected= and endpoint= to nm.vpc.")
+        if any(x is not None for x in given) or corrected or after_dose:
+            raise NlmefitError(
+                "this VPC is computed already; give data=, strata=, corrected=, endpoint= and after_dose= to nm.vpc."
+            )
         found = of
     else:
-        found = numbers.vpc(of, data, bins, strata, corrected, probabilities, draws, endpoint, key)
+        found = numbers.vpc(of, data, bins, strata, corrected, probabilities, draws, endpoint, key, after_dose=after_dose)
     names = list(dict.fromkeys(found.observations["endpoint"]))
     heights = [_height(found, name) for name in names]
     widest = max(_columns(found, name) for name in names)
@@ -125,7 +130,7 @@ def _percentiles(on: Figure | SubFigure, found: VPC, name: str, strata: list[Any
         own = {part: table[table["stratum"] == stratum] for part, table in _tables(found, name).items()}
         bottom = k + columns >= len(strata)
         _one(grid[row, column], own, found.corrected, log)
-        time = style.time_label(model) if bottom else ""
+        time = style.time_label(model, found.after_dose) if bottom else ""
         style.tidy(grid[row, column], "" if sides else time, label if column == 0 else "", _titled(found, stratum))
         for below, side in enumerate(sides, 1):
             ax = grid[row + below, column]
@@ -177,6 +182,9 @@ def _one(ax: Axes, own: dict[str, pd.DataFrame], corrected: bool, log: bool) -> 
             label=f"observed {name}",
             zorder=4,
         )
+    if log:
+        bounds = [table["observed"], table["simulated"], table["upper"], list(limits.values())]
+        style.log_limits(ax, np.concatenate([shown["DV"], *bounds]))
     for limit in limits.values():
         ax.axhline(limit, color=style.LIMIT, linewidth=1.0, linestyle=(0, (2, 2)), label="limit", zorder=3)
     edges = np.r_[table["start"], table["end"]]
@@ -202,7 +210,7 @@ def _band(ax: Axes, of: pd.DataFrame, color: str, label: str, limits: dict[str, 
     low, high, middle = (of[name].to_numpy(float) for name in ("lower", "upper", "simulated"))
     bottom, top = limits.get("below", np.nan), limits.get("above", np.nan)
     low, high = np.where(np.isneginf(low), bottom, low), np.where(np.isposinf(high), top, high)
-    low = np.where(low > 0, low, np.nan_to_num(bottom) or 1e-12) if log else low
+    low = np.where(low > 0, low, np.nan_to_num(bottom) or np.finfo(float).tiny) if log else low  # the axis ends before
     x = of["TIME"].to_numpy(float)
     single = len(of) == 1
     if single:
@@ -240,6 +248,11 @@ def _proportions(on: Figure | SubFigure, found: VPC, name: str, strata: list[Any
             ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             bottom = k + columns >= len(categories) and s == len(strata) - 1
             title = f"{name} {categories[k]}" + (f", {_titled(found, stratum)}" if _titled(found, stratum) else "")
-            style.tidy(ax, style.time_label(found.fit.model) if bottom else "", "Proportion" if k % columns == 0 else "", title)
+            style.tidy(
+                ax,
+                style.time_label(found.fit.model, found.after_dose) if bottom else "",
+                "Proportion" if k % columns == 0 else "",
+                title,
+            )
             ax.tick_params(labelbottom=bottom)
     return list(grid.ravel())

@@ -11,6 +11,7 @@ from nlmefit.data.subjects import Subjects
 from nlmefit.diagnose.diagnose import diagnose
 from nlmefit.errors import NlmefitError
 from nlmefit.keys import Key
+from nlmefit.options import check_path, check_truth
 from nlmefit.report.html import Html, tag
 from nlmefit.results import Fit
 from nlmefit.saved import model_name
@@ -44,6 +45,11 @@ def report(
     `nm.diagnose` does.
     """
     target = _target(path)
+    for option, value in (("title", title), ("strata", strata)):
+        if value is not None and not isinstance(value, str):
+            raise NlmefitError(f"{option} must be text, got {value!r}.")
+    check_truth("corrected", corrected)
+    check_truth("progress", progress)
     found = diagnose(fit, data, draws, key, progress)
     sections = importlib.import_module(
         "nlmefit.report.sections"
@@ -80,7 +86,7 @@ def _page(title: str, parts: list[Html]) -> str:
 
 
 def _target(path: str | os.PathLike[str]) -> Path:
-    target = Path(path)
+    target = check_path(path)
     if target.is_dir():
         raise NlmefitError(f"{path} is a folder; name the file to write in it, such as {target / 'report.html'}.")
     if not target.parent.is_dir():

@@ -54,7 +54,7 @@ def head(found: Diagnostics, title: str) -> Html:
     error = f" ± {number(fit.mc_se, 2)}" if fit.mc_se else ""
     values = [("log p(y), at least", f"{fit.log_likelihood:.3f}{error}")] if bound else [
         ("OFV", f"{fit.ofv:.3f}"), ("Log-likelihood", f"{fit.log_likelihood:.3f}{error}"),
-        ("AIC", f"{fit.aic:.2f}"), ("BIC", f"{fit.bic:.2f}"),
+        *(() if fit.by_draws else (("AIC", f"{fit.aic:.2f}"), ("BIC", f"{fit.bic:.2f}"))),
     ]  # fmt: skip
     values += [("Subjects", str(len(fit.contributions))), ("Observations", str(fit.observations))]
     numbers = Html(definitions((k, v.replace("-", "−")) for k, v in values).replace("<dl>", '<dl class="numbers">', 1))

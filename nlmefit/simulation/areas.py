@@ -1,4 +1,4 @@
-"""Areas under the predictions, exactly: for each endpoint f an added state X with dX/dt = f(t, A(t), p), X(0) = 0.
+"""Areas under the predictions, exactly: for each output f an added state X with dX/dt = f(t, A(t), p), X(0) = 0.
 
 The states are solved for like any amount: by the matrix exponential where dynamics and prediction are linear in the amounts, else
 along with them by the same steps. They see no dose and have no steady state; where the system is reset, they begin again at 0.
@@ -10,16 +10,13 @@ from typing import Any, final
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
-from numpyro import distributions as dist
 from numpyro.distributions import Distribution
 
 from nlmefit.declare.dynamics import AbstractDynamics, Route
 from nlmefit.declare.model import AbstractModel
 from nlmefit.declare.solver import AbstractSolver, AbstractStepping, ClosedForm, MatrixExponential
-from nlmefit.latent import AbstractLatentModel, Parameter
-from nlmefit.population import PopulationModel
+from nlmefit.simulation.outputs import AbstractShowing, certain, number
 from nlmefit.solve.amounts import Problem, rate_matrix
 from nlmefit.solve.amounts import amounts as solve
 from nlmefit.solve.balance import integrals
@@ -27,20 +24,20 @@ from nlmefit.solve.choice import automatic
 from nlmefit.typing import Theta
 
 AREA = "area of "
-"""Before an endpoint's name: the site of its area."""
+"""Before an output's name: the site of its area."""
 
 
 @final
 class WithAreas(AbstractDynamics):
-    """A model's dynamics with a compartment for the area under each endpoint's prediction behind its own."""
+    """A model's dynamics with a compartment for the area under each of some outputs behind its own."""
 
-    def __init__(self, model: AbstractModel):
-        self._model, self._own = model, model.specification.dynamics
+    def __init__(self, model: AbstractModel, of: tuple[str, ...]):
+        self._model, self._own, self._of = model, model.specification.dynamics, of
 
     @property
     def compartments(self) -> tuple[str, ...]:
         own = () if self._own is None else self._own.compartments
-        return (*own, *(AREA + name for name in self._model.endpoints))
+        return (*own, *(AREA + name for name in self._of))
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -48,13 +45,13 @@ class WithAreas(AbstractDynamics):
 
     @property
     def integrals(self) -> int:
-        return len(self._model.endpoints)
+        return len(self._of)
 
     def derivatives(self, t: Any, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
         own = {} if self._own is None else {name: A[name] for name in self._own.compartments}
         rates = {} if self._own is None else dict(self._own.derivatives(t, own, p))
         predicted = self._model.predictions(t, own, p)
-        return rates | {AREA + name: _number(value) for name, value in predicted.items()}
+        return rates | {AREA + name: number(predicted[name]) for name in self._of}
 
     def initial(self, p: Mapping[str, Any]) -> dict[str, Any]:
         return {} if self._own is None else self._own.initial(p)
@@ -69,35 +66,23 @@ def _began(subject: Any) -> Float[Array, "n"]:
     return jnp.min(jnp.where(same, subject.time, jnp.inf), axis=1)
 
 
-def _number(predicted: Any) -> Any:
-    return predicted.mean if isinstance(predicted, Distribution) else predicted
-
-
 @final
-class AreaModel(AbstractLatentModel):
+class AreaModel(AbstractShowing):
     """A population model that observes the areas under its predictions from the first record on, and the predictions."""
 
-    own: PopulationModel
-
-    def parameters(self) -> dict[str, Parameter]:
-        return self.own.parameters()
-
-    def omega(self, theta: Theta) -> Float[Array, "q q"]:
-        return self.own.omega(theta)
-
-    def eta_names(self) -> tuple[str, ...]:
-        return self.own.eta_names()
+    of: tuple[str, ...] = eqx.field(static=True)
+    """The outputs whose areas are wanted: each costs a state, and one that is infinite somewhere would spoil the others."""
 
     def structure(self) -> Hashable:
-        return self.own.structure(), "areas"
+        return self.own.structure(), "areas", self.of
 
     def observe(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Distribution]:
         model = self.own.model
         predicted = self.own.predict(theta, eta, subject, model.amounts_read)[0]
         areas = self._areas(theta, eta, subject)
-        found = {name: _number(value) for name, value in predicted.items()}
-        found |= {AREA + name: areas[:, i] for i, name in enumerate(model.endpoints)}
-        return {name: dist.Delta(jnp.broadcast_to(value, subject.time.shape)) for name, value in found.items()}
+        found = {name: predicted[name] for name in self.of}
+        found |= {AREA + name: areas[:, i] for i, name in enumerate(self.of)}
+        return {name: certain(value, subject) for name, value in found.items()}
 
     @property
     def costly(self) -> bool:
@@ -105,7 +90,7 @@ class AreaModel(AbstractLatentModel):
 
     def _areas(self, theta: Theta, eta: Array, subject: Any) -> Float[Array, "n e"]:
         """By mass balance where amounts have a closed form and the predictions are linear in them, else as added states."""
-        dynamics = WithAreas(self.own.model)
+        dynamics = WithAreas(self.own.model, self.of)
         problem, solver = self._problem(dynamics, theta, eta, subject), self._solver(dynamics, subject)
         own, count = self.own.model.specification.dynamics, dynamics.integrals
         inside = None
@@ -131,15 +116,3 @@ class AreaModel(AbstractLatentModel):
         spec = self.own.model.specification
         names = [*spec.typical, *self.own.model.covariates]
         return automatic(dynamics, names, subject.course is not None)
-
-    def report(self, theta: Theta) -> dict[str, Array]:
-        return self.own.report(theta)
-
-    def individual(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Array]:
-        return self.own.individual(theta, eta, subject)
-
-    def at(self, theta: Mapping[str, np.ndarray]) -> Any:
-        return self.own.at(theta)
-
-    def conventions(self) -> dict[str, str]:
-        return self.own.conventions()

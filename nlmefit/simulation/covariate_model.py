@@ -15,6 +15,7 @@ from nlmefit.fit import fit
 from nlmefit.generative.capability import AbstractSampler
 from nlmefit.generative.method import GenerativeFit
 from nlmefit.keys import Key, jax_key
+from nlmefit.shown import html
 
 LEVELS = 40
 """Values of a category that are too many to be one."""
@@ -66,6 +67,9 @@ class CovariateModel:
         return f"Covariates {', '.join(kinds)}{given}, from {len(self.table)} subjects\n{self.fit}\n\n{self.compared().round(3)}"
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
 
 def covariate_model(

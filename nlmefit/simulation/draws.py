@@ -14,9 +14,11 @@ from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.problem import Problem
 from nlmefit.joint_draws import approximated, has_covariance, of_chains, parameters
 from nlmefit.model import Model
+from nlmefit.options import check_word, is_number
 from nlmefit.population import PopulationModel
 from nlmefit.posterior import random_effects
 from nlmefit.results import Fit
+from nlmefit.simulation.given_effects import known, of_fit
 
 Effects = Literal["population", "individual", "mode", "typical"]
 Layer = Literal["covariance", "posterior"]
@@ -33,8 +35,8 @@ class Draws:
         self.keys = jax.random.split(key)
 
     def found(self) -> tuple[Float[np.ndarray, "D p"], Float[np.ndarray, "D N q"] | None]:
-        if isinstance(self.eta, pd.DataFrame):
-            return self._parameters(), self._given(self.eta, "eta=")
+        if isinstance(self.eta, np.ndarray):
+            return self._parameters(), self._repeated(self.eta)
         if self.eta == "population":
             return self._parameters(), None
         if self.eta == "typical":
@@ -42,20 +44,14 @@ class Draws:
         if self.eta == "mode":
             if self.fit is None:
                 raise MethodError('eta="mode" needs a fit; a model alone has no empirical-Bayes estimates.')
-            return self._parameters(), self._given(self.fit.eta.fillna(0.0), 'eta="mode": the fit')
+            return self._parameters(), self._repeated(of_fit(self.fit, self.problem))
         if self.eta == "individual":
             return self._individual()
-        raise MethodError("eta=: " + unknown("kind", str(self.eta), get_args(Effects)))
+        raise MethodError("eta=: " + unknown("kind", self.eta, get_args(Effects)))
 
-    def _given(self, table: pd.DataFrame, where: str) -> np.ndarray:
-        names = list(self.problem.model.eta_names())
-        lacking = [n for n in names if n not in table]
-        missing = [who for who in self.problem.ids if who not in table.index]
-        if lacking or missing:
-            what = f"random effect {lacking[0]}" if lacking else f"subject {missing[0]}"
-            raise DataError(f"{where} has no {what}; it needs a row per ID and the columns {', '.join(names)}.")
-        found = table.loc[list(self.problem.ids), names].to_numpy(float)
-        return np.broadcast_to(found, (self.count, *found.shape))
+    def _repeated(self, effects: Float[np.ndarray, "k N q"]) -> Float[np.ndarray, "D N q"]:
+        """One value for every draw, or the first of several."""
+        return np.broadcast_to(effects, (self.count, *effects.shape[1:])) if len(effects) == 1 else effects[: self.count]
 
     def _parameters(self) -> np.ndarray:
         """Free coordinates of each draw."""
@@ -64,8 +60,7 @@ class Draws:
             return np.tile(start, (self.count, 1))
         if isinstance(given, pd.DataFrame):
             return self._tabled(given)
-        if given not in get_args(Layer):
-            raise MethodError("uncertainty=: " + unknown("kind", str(given), get_args(Layer)))
+        check_word("uncertainty", given, get_args(Layer))
         if self.fit is None:
             raise MethodError(f"uncertainty={given!r} needs a fit; a model's values are known.")
         if given == "posterior":
@@ -92,6 +87,9 @@ class Draws:
         for name in table:
             if name not in values:
                 raise DataError("uncertainty=: " + unknown("parameter", str(name), values))
+            bad = np.flatnonzero(~np.array([is_number(v) for v in table[name]]))
+            if len(bad):
+                raise DataError(f"uncertainty=: {name} in row {bad[0]} is {table[name].iloc[bad[0]]}, not a number.")
         if len(table) == 0:
             raise DataError("uncertainty= has no rows.")
         chosen = table.iloc[np.arange(self.count) % len(table)]
@@ -111,7 +109,7 @@ class Draws:
             found = random_effects(source, problem, self.count, self.keys[1])
             if found.warning:
                 warnings.warn(found.warning, stacklevel=4)
-            return self._parameters(), np.nan_to_num(found.eta)
+            return self._parameters(), known(found.eta, problem, 'eta="individual": the posterior')
         if self.fit is None or self.fit.data is not self.people or isinstance(self.uncertainty, pd.DataFrame):
             raise MethodError(
                 'eta="individual" with uncertain parameters needs the fit\'s own subjects and "covariance" or "posterior"; leave '

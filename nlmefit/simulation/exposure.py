@@ -1,6 +1,7 @@
 """`nm.exposure`: areas, peaks and troughs of simulated profiles."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,12 @@ from nlmefit.data.regimen import Regimen
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import DataError, MethodError
 from nlmefit.estimate.problem import Problem
+from nlmefit.options import check_number, check_numbers, check_word
 from nlmefit.progress import Progress
+from nlmefit.shown import whole
 from nlmefit.simulation.areas import AREA, AreaModel
 from nlmefit.simulation.profiles import Arm, Simulation
+from nlmefit.simulation.units import exposure_units
 
 
 def exposure(
@@ -23,10 +27,14 @@ def exposure(
     end: float | None = None,
     *,
     above: float | Sequence[float] = (),
+    endpoint: str | None = None,
 ) -> pd.DataFrame:
     """Exposure of every simulated profile between `start` and `end` (None: the first and the last of the simulation's times).
 
-    A row per regimen, ID, draw and endpoint; residual error does not enter:
+    A row per regimen, ID, draw and endpoint; residual error does not enter. Endpoints are all that `observe` returns, outputs
+    without a residual model among them: of a model of log concentrations let it return the concentration, too, and take
+    `endpoint="conc"`. One that is infinite somewhere in the window (the logarithm of 0) has no exposure; it is left out with a
+    warning.
 
     | column | what |
     |---|---|
@@ -37,24 +45,82 @@ def exposure(
     | above_X | for each number X in `above`, the share of the window spent above it (linear between times) |
     | accumulation | AUC over the last dosing interval of a regimen, over that of the first; NaN without repeated doses |
 
-    AUC to infinity is the AUC to a late `end`, after the last dose. Ctrl-C gives the draws made so far, and says so.
+    Units, where the model states them, are in `.attrs["units"]`, by endpoint.
 
-    Raises DataError for a window that lies outside of the times, and where the system is reset inside of it (EVID 3 and 4, SS):
-    areas begin again there.
+    AUC to infinity is the AUC to a late `end`, after the last dose; a window may reach beyond the simulation's times where the
+    drug is gone at its end. Ctrl-C gives the draws made so far, and says so.
+
+    Raises DataError for a window that else reaches beyond the simulation's times, that has none of them, or in a part of which a
+    dose is given and nothing is seen; where the system is reset inside of it (EVID 3 and 4, SS), as areas begin again there; and
+    where an exposure comes out as no number.
     """
     if not isinstance(simulation, Simulation):
         raise MethodError(f"exposure takes what nm.simulate returns, got {type(simulation).__name__}.")
     levels = _levels(above)
-    tables = []
-    for name, arm in simulation.arms.items():
-        window = _Window.of(start, end, arm.scenario.times)
-        _check_resets(simulation, name, window)
-        with Progress(simulation.progress, f"exposure under {name}") as line:
-            seen, made = _seen(simulation, _inside(simulation, name, window), window, levels, line)
-            areas, also = _areas(simulation, name, window, line)
-        both = {endpoint: areas[endpoint] | seen[endpoint] for endpoint in simulation.endpoints}
-        tables.append(_table(simulation, name, both, min(made, also)))
-    return pd.concat(tables, ignore_index=True)
+    wanted = simulation.endpoints if endpoint is None else (check_word("endpoint", endpoint, simulation.endpoints, "endpoint"),)
+    tables = [_of_arm(simulation, name, start, end, levels, wanted) for name in simulation.arms]
+    found = whole(pd.concat(tables, ignore_index=True))
+    found.attrs["units"] = exposure_units(simulation.model, wanted)
+    return found
+
+
+def _of_arm(
+    simulation: Simulation, name: str, start: Any, end: Any, levels: tuple[float, ...], wanted: tuple[str, ...]
+) -> pd.DataFrame:
+    arm = simulation.arms[name]
+    window = _Window.of(start, end, arm.times)
+    _check_resets(simulation, name, window)
+    _check_seen(arm, window)
+    _check_end(arm, window, levels)
+    with Progress(simulation.progress, f"exposure under {name}") as line:
+        seen, made = _seen(simulation, _inside(simulation, name, window), window, levels, line)
+        finite = _finite(seen, made, wanted, name)
+        areas, also = _areas(simulation, name, window, finite, line)
+    both = {output: areas[output] | seen[output] for output in finite}
+    found = _table(simulation, name, both, min(made, also))
+    _check_finite(found)
+    _check_gone(arm, window, found)
+    return found
+
+
+def _finite(seen: Mapping[str, Mapping[str, np.ndarray]], made: int, wanted: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """The wanted outputs that are finite throughout the window; a warning for others, DataError where there are none."""
+    infinite = [output for output in wanted if not all(np.isfinite(v[:made]).all() for v in seen[output].values())]
+    finite = tuple(output for output in wanted if output not in infinite)
+    if infinite and not finite:
+        raise DataError(
+            f"under {name}, {', '.join(f'`{output}`' for output in infinite)} is infinite in the window, as the logarithm of 0 "
+            "is before a dose, so that it has no exposure. Start the window later, or let `observe` return what the logarithm is "
+            'of, too, as in {"logconc": jnp.log(conc), "conc": conc}: outputs without a residual model have an exposure.'
+        )
+    if infinite:
+        warnings.warn(
+            f"under {name}, {', '.join(infinite)} is infinite in the window (the logarithm of 0?) and has no exposure; "
+            f"endpoint={finite[0]!r} asks for the other.",
+            stacklevel=4,
+        )
+    return finite
+
+
+def _check_finite(found: pd.DataFrame) -> None:
+    """DataError at the first exposure that is no number, of those that every profile has."""
+    for metric in found.columns[4:]:
+        if metric == "accumulation":
+            continue  # of a single dose there is none, nor of an area of 0
+        bad = np.flatnonzero(~np.isfinite(found[metric].to_numpy(float)))
+        if len(bad):
+            row = found.iloc[bad[0]]
+            raise DataError(
+                f"under {row['regimen']}, {metric} of `{row['endpoint']}` is {row[metric]:g} for {len(bad)} of {len(found)} "
+                f"profiles, first subject {row['ID']}, draw {row['draw']}. Look at that subject's profile by .frame()."
+            )
+
+
+HOLE = 10.0
+"""Times the usual distance between times: from there on a part of the window counts as not seen."""
+
+GONE = 1e-3
+"""Of the peak: what may be left at the end of a window that reaches beyond the times."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +132,8 @@ class _Window:
     def of(cls, start: Any, end: Any, times: Float[np.ndarray, "N n"]) -> "_Window":
         first, last = float(np.nanmin(times)), float(np.nanmax(times))
         for name, value in (("start", start), ("end", end)):
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool) and np.isfinite(value)
-            if value is not None and not number:
-                raise DataError(f"{name} must be a time, got {value!r}.")
+            if value is not None:
+                check_number(name, value, "a time", DataError)
         found = cls(first if start is None else float(start), last if end is None else float(end))
         if found.end <= found.start:
             raise DataError(f"the window from {found.start:g} to {found.end:g} is empty.")
@@ -76,14 +141,67 @@ class _Window:
             raise DataError(
                 f"the window {found.start:g} to {found.end:g} has none of the simulation's times, {first:g} to {last:g}."
             )
+        if found.start < first:
+            raise DataError(f"the window starts at {found.start:g}, before the simulation's times, {first:g} to {last:g}.")
         return found
 
 
 def _levels(above: Any) -> tuple[float, ...]:
-    values = (above,) if np.isscalar(above) else tuple(above)
-    if not all(isinstance(v, int | float | np.number) and np.isfinite(v) for v in values):
-        raise DataError(f"above must be one or several numbers, got {above!r}.")
-    return tuple(float(v) for v in values)
+    return () if isinstance(above, list | tuple) and not above else tuple(check_numbers("above", above, kind=DataError))
+
+
+def _check_seen(arm: Arm, window: _Window) -> None:
+    """DataError where a subject is hardly seen in a part of the window in which it gets a dose, but closely elsewhere."""
+    doses = arm.scenario.data.subjects.doses
+    if doses is None:
+        return
+    known: dict[bytes, list[tuple[float, float]]] = {}  # most subjects are seen at the same times
+    for i, times in enumerate(arm.times):
+        at = times.tobytes()
+        if at not in known:
+            known[at] = _holes(times, window)
+        holes = known[at]
+        given = np.asarray(doses.time[i])[np.asarray(doses.segment[i]) >= 0] if holes else ()
+        for low, high in holes:
+            if np.any((given > low) & (given < high)):
+                raise DataError(
+                    f"under {arm.name}, subject {arm.scenario.data.ids[i]} is not seen between {low:g} and {high:g}, where it "
+                    "gets doses: peaks and times above a level would be missed. Simulate with times= there, too, or choose a "
+                    "window that is seen."
+                )
+
+
+def _holes(times: Float[np.ndarray, " n"], window: _Window) -> list[tuple[float, float]]:
+    """Parts of the window, or of what is seen of it, without times, far longer than the usual distance between them."""
+    inside = np.unique(times[(times >= window.start) & (times <= window.end)])
+    gap = np.diff(inside)
+    return [(inside[k], inside[k + 1]) for k in np.flatnonzero(gap > HOLE * np.median(gap))] if len(gap) else []
+
+
+def _check_end(arm: Arm, window: _Window, levels: tuple[float, ...]) -> None:
+    """DataError where more than a drug's disappearance lies between the last of the times and the window's end."""
+    last, doses = float(np.nanmax(arm.times)), arm.scenario.data.subjects.doses
+    if window.end <= last:
+        return
+    given = np.zeros(0) if doses is None else np.asarray(doses.time)[np.asarray(doses.segment) >= 0]
+    later = given[(given >= last) & (given < window.end)]
+    if len(later) or levels:
+        why = f"a dose is given at {later.min():g}" if len(later) else "times above a level are not seen there"
+        raise DataError(_beyond(arm, window, last, why))
+
+
+def _check_gone(arm: Arm, window: _Window, found: pd.DataFrame) -> None:
+    """DataError where the window reaches beyond the times while there still is something to be seen."""
+    last = float(np.nanmax(arm.times))
+    if window.end > last and np.any(np.abs(found["Ctrough"]) > GONE * np.abs(found["Cmax"])):
+        raise DataError(_beyond(arm, window, last, "there still is something to be seen"))
+
+
+def _beyond(arm: Arm, window: _Window, last: float, why: str) -> str:
+    return (
+        f"under {arm.name} the window {window.start:g} to {window.end:g} reaches beyond the last of the simulation's times, "
+        f"{last:g}, and {why}, so that peaks would be missed. Simulate with times= to the window's end, or end it earlier."
+    )
 
 
 def _check_resets(simulation: Simulation, name: str, window: _Window) -> None:
@@ -111,6 +229,11 @@ def _inside(simulation: Simulation, name: str, window: _Window) -> Arm:
     if simulation.times is None:
         return simulation.arms[name]
     times = simulation.times[(simulation.times >= window.start) & (simulation.times < window.end)]
+    if not len(times):
+        raise DataError(
+            f"the simulation has no time between {window.start:g} and {window.end:g} but the end: peaks and times above a "
+            "level are not seen there. Simulate with times= in the window."
+        )
     return simulation.arm(name, times, before=[window.end])
 
 
@@ -118,7 +241,7 @@ def _seen(
     simulation: Simulation, arm: Arm, window: _Window, levels: tuple[float, ...], line: Any
 ) -> tuple[dict[str, dict[str, np.ndarray]], int]:
     """By endpoint and metric (D, N): what is read off the profiles; and of how many draws."""
-    problem, times = arm.problem, arm.scenario.times
+    problem, times = arm.problem, arm.times
     inside = (times >= window.start) & (times <= window.end)
     if not inside.any(axis=1).all():
         who = simulation.ids[~inside.any(axis=1)][0]
@@ -139,7 +262,7 @@ def _seen(
             for level in levels:
                 metrics[f"above_{level:g}"][at] = _share_above(values, times[piece.subjects], here, level)
 
-    return found, simulation.visit(problem, read, line)
+    return found, simulation.visit(arm, problem, read, line)
 
 
 def _share_above(
@@ -158,16 +281,18 @@ def _share_above(
 # ---- solved for ------------------------------------------------------------------------------------------------------
 
 
-def _areas(simulation: Simulation, name: str, window: _Window, line: Any) -> tuple[dict[str, dict[str, np.ndarray]], int]:
+def _areas(
+    simulation: Simulation, name: str, window: _Window, outputs: tuple[str, ...], line: Any
+) -> tuple[dict[str, dict[str, np.ndarray]], int]:
     """By endpoint and metric (D, N): AUC, Ctrough and accumulation; and of how many draws."""
     intervals = _intervals(simulation.regimens[name])
     times = np.unique([window.start, window.end, *(t for pair in intervals for t in pair)])
     arm = simulation.arm(name, times, before=[window.end])
-    problem = Problem(AreaModel(arm.latent), arm.scenario.data)
+    problem = Problem(AreaModel(arm.latent, outputs), arm.scenario.data)
     trough = int(np.searchsorted(times, window.end))
     rows = {t: k + (k >= trough) for k, t in enumerate(times)}  # the row just before a dose at the end stands before that time's
     shape = (simulation.draws, problem.size)
-    found = {e: {n: np.full(shape, np.nan) for n in ("AUC", "Ctrough", "accumulation")} for e in simulation.endpoints}
+    found = {e: {n: np.full(shape, np.nan) for n in ("AUC", "Ctrough", "accumulation")} for e in outputs}
 
     def read(piece: Any) -> None:
         at = (piece.draws, piece.subjects)
@@ -183,7 +308,7 @@ def _areas(simulation: Simulation, name: str, window: _Window, line: Any) -> tup
                 with np.errstate(divide="ignore", invalid="ignore"):
                     metrics["accumulation"][at] = between(*intervals[1]) / between(*intervals[0])
 
-    return found, simulation.visit(problem, read, line)
+    return found, simulation.visit(arm, problem, read, line)
 
 
 def _intervals(regimen: Regimen) -> list[tuple[float, float]]:
@@ -203,8 +328,8 @@ def _intervals(regimen: Regimen) -> list[tuple[float, float]]:
 def _table(simulation: Simulation, name: str, found: dict[str, dict[str, np.ndarray]], made: int) -> pd.DataFrame:
     size = len(simulation.ids)
     tables = []
-    for endpoint in simulation.endpoints:
-        metrics = {metric: values[:made].T.ravel() for metric, values in found[endpoint].items()}
+    for endpoint, of in found.items():
+        metrics = {metric: values[:made].T.ravel() for metric, values in of.items()}
         head = {
             "regimen": name,
             "ID": np.repeat(simulation.ids, made),

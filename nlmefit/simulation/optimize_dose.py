@@ -18,15 +18,18 @@ from scipy.optimize import brentq, minimize_scalar
 
 from nlmefit.data.regimen import Regimen
 from nlmefit.data.subjects import Subjects
-from nlmefit.errors import DataError, MethodError, unknown
+from nlmefit.errors import DataError, MethodError
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.draws import generator
 from nlmefit.estimate.problem import Problem, Structure
 from nlmefit.keys import Key, jax_key
 from nlmefit.model import Model
+from nlmefit.options import check_number, check_numbers, check_word, is_number
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
+from nlmefit.shown import html
 from nlmefit.simulation.areas import AREA, AreaModel
+from nlmefit.simulation.outputs import showing
 from nlmefit.simulation.profiles import Arm, Simulation
 from nlmefit.simulation.simulate import simulate
 from nlmefit.typing import Theta
@@ -66,19 +69,25 @@ class Target:
     endpoint: str | None = None
 
     def __post_init__(self) -> None:
-        if self.metric not in get_args(Metric):
-            raise MethodError("Target: " + unknown("metric", str(self.metric), get_args(Metric)))
+        check_word("Target: metric", self.metric, get_args(Metric), "metric")
         given = [name for name in ("value", "between", "at_least", "at_most") if getattr(self, name) is not None]
         if len(given) != 1:
             raise MethodError(f"a target says one of value=, between=, at_least=, at_most=; got {', '.join(given) or 'none'}.")
-        numbers = self.between if self.between is not None else (getattr(self, given[0]),)
-        if not all(isinstance(x, int | float | np.number) and np.isfinite(x) and x > 0 for x in numbers):
+        numbers = (getattr(self, given[0]),)
+        if self.between is not None:
+            numbers = self.between if isinstance(self.between, tuple | list) else ()
+            if len(numbers) != 2:
+                raise MethodError(f"between must be a lower and an upper end, got {self.between!r}.")
+        if not all(is_number(x) and x > 0 for x in numbers):
             raise MethodError(f"the target's {given[0]} must be above 0, got {getattr(self, given[0])!r}.")
-        if self.between is not None and (len(self.between) != 2 or self.between[0] >= self.between[1]):
+        if self.between is not None and numbers[0] >= numbers[1]:
             raise MethodError(f"between must be a lower and an upper end, got {self.between!r}.")
-        asks = given[0] in ("at_least", "at_most")
-        if asks != (self.probability is not None) or (asks and not 0 < float(self.probability or 0) < 1):
+        asks, share = given[0] in ("at_least", "at_most"), self.probability
+        if asks != (share is not None) or (share is not None and not (is_number(share) and 0 < share < 1)):
             raise MethodError(f"at_least and at_most, and only they, go with a probability between 0 and 1: {self!r}.")
+        for name in ("start", "end"):
+            if getattr(self, name) is not None:
+                check_number(f"the target's {name}", getattr(self, name), "a time")
 
     @property
     def window(self) -> tuple[float, float]:
@@ -111,6 +120,9 @@ class OptimalDose:
         )
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html(self)
 
 
 def optimize_dose(
@@ -146,6 +158,8 @@ def optimize_dose(
         raise MethodError(f"target must be an nm.Target, got {target!r}.")
     if not isinstance(regimen, Regimen) or not regimen.series:
         raise DataError(f"regimen must be an nm.Regimen with doses to choose, got {regimen!r}.")
+    if all(not callable(s.amount) and s.amount == 0 and not is_number(s.rate or None) for s in regimen.series):
+        raise DataError(f"every multiple of {regimen} is the same: give amounts above 0, which the search scales.")
     grid, window = _window(target, times)
     simulation = simulate(
         model,
@@ -253,7 +267,7 @@ class _Metric:
         times = np.unique([start, end, *inside]) if target.metric == "Cmax" else np.array([start, end])
         arm = simulation.arm("regimen", times, before=[end])
         self.line, self.target, self.length = line, target, end - start
-        model = AreaModel(arm.latent) if target.metric in ("AUC", "Cavg") else arm.latent
+        model = AreaModel(arm.latent, (endpoint,)) if target.metric in ("AUC", "Cavg") else showing(arm.latent)
         self.problem = Problem(model, arm.scenario.data)
         self.rates = _rates_of_change(simulation, regimen, arm, times, end)
         trough = int(np.searchsorted(times, end))
@@ -347,7 +361,7 @@ def _compiled(structure: Structure) -> Callable[..., Any]:
 
 def _bounds(bounds: Any) -> tuple[float, float]:
     low, high = bounds if isinstance(bounds, tuple | list) and len(bounds) == 2 else (None, None)
-    numbers = all(isinstance(x, int | float | np.number) and np.isfinite(x) for x in (low, high))
+    numbers = all(is_number(x) for x in (low, high))
     if not numbers or not 0 < low < high:  # type: ignore[operator]
         raise MethodError(f"bounds must be a smaller and a larger factor above 0, got {bounds!r}.")
     return float(low), float(high)  # type: ignore[arg-type]
@@ -359,7 +373,7 @@ def _window(target: Target, times: Any) -> tuple[np.ndarray, tuple[float, float]
         raise MethodError("when? Give the target start= and end=, or times=.")
     if times is None and target.metric == "Cmax":
         raise MethodError("Cmax is sought among times=...; give them.")
-    given = np.array([target.start, target.end], float) if times is None else np.asarray(times, float)
+    given = np.array([target.start, target.end], float) if times is None else check_numbers("times", times, kind=DataError)
     window = (
         float(given.min() if target.start is None else target.start),
         float(given.max() if target.end is None else target.end),
@@ -373,7 +387,4 @@ def _endpoint(simulation: Simulation, target: Target) -> str:
     known = simulation.endpoints
     if target.endpoint is None and len(known) > 1:
         raise MethodError(f"which endpoint? The model has {', '.join(known)}: Target(..., endpoint={known[0]!r}).")
-    found = known[0] if target.endpoint is None else target.endpoint
-    if found not in known:
-        raise MethodError("Target: " + unknown("endpoint", found, known))
-    return found
+    return known[0] if target.endpoint is None else check_word("Target: endpoint", target.endpoint, known, "endpoint")

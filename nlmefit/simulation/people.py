@@ -14,6 +14,7 @@ from nlmefit.data.subjects import Subjects
 from nlmefit.errors import DataError, unknown
 from nlmefit.estimate.draws import generator
 from nlmefit.model import Model
+from nlmefit.options import is_number
 from nlmefit.results import Fit
 from nlmefit.simulation.covariate_model import CovariateModel
 
@@ -73,14 +74,19 @@ def _table(covariates: Any, needed: tuple[str, ...], fit: Fit | None) -> pd.Data
         frame = fit.data.records.frame
         return frame.groupby("ID", sort=False)[list(needed)].first().reset_index(drop=True)
     if isinstance(covariates, Mapping):
+        several = [name for name, value in covariates.items() if np.ndim(value) > 0]
+        if several:
+            raise DataError(
+                f"covariates=: {several[0]} has several values; by name a covariate is the same for all. Give a table with a row "
+                "per subject: pd.DataFrame({...})."
+            )
         covariates = pd.DataFrame([dict(covariates)])
     if not isinstance(covariates, pd.DataFrame) or len(covariates) == 0:
         raise DataError(f"covariates must be a table with a row per subject, or values by name, got {covariates!r}.")
     for name in needed:
         if name not in covariates:
             raise DataError("covariates=: " + unknown("column", name, map(str, covariates.columns)))
-        values = pd.to_numeric(covariates[name], errors="coerce")
-        if not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise DataError(f"covariates=: {name} of row {row} is {covariates[name].iloc[row]!r}, not a number.")
+        wrong = np.flatnonzero([not is_number(value) for value in covariates[name]])
+        if len(wrong):
+            raise DataError(f"covariates=: {name} of row {wrong[0]} is {covariates[name].iloc[wrong[0]]}, not a number.")
     return covariates

@@ -1,25 +1,30 @@
 """What `nm.simulate` returns: profiles by regimen, subject and draw, computed in pieces when asked for."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+import jax
 import numpy as np
 import pandas as pd
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from nlmefit.data.epochs import Rule
 from nlmefit.data.regimen import Regimen
 from nlmefit.data.scenario import Scenario, scenario
 from nlmefit.data.subjects import Subjects
-from nlmefit.errors import MethodError
+from nlmefit.errors import DataError, MethodError
 from nlmefit.estimate.problem import Problem
 from nlmefit.model import Model
+from nlmefit.options import check_numbers, is_number
 from nlmefit.population import PopulationModel
 from nlmefit.progress import Progress
-from nlmefit.simulation.replicates import Piece, pieces
+from nlmefit.shown import html
+from nlmefit.simulation.outputs import showing
+from nlmefit.simulation.replicates import Piece, pieces, random_effects
+from nlmefit.simulation.written import written
 
 LARGEST_FRAME = 50_000_000
 """Rows of a DataFrame beyond which it is refused."""
@@ -29,9 +34,15 @@ LARGEST_FRAME = 50_000_000
 class Arm:
     """One regimen: the subjects under it, laid out for the model."""
 
+    name: str
     problem: Problem
     scenario: Scenario
     latent: PopulationModel
+
+    @property
+    def times(self) -> Float[np.ndarray, "N n"]:
+        """Of the rows, NaN where padded."""
+        return self.scenario.times
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,9 @@ class Simulation:
 
     __repr__ = __str__
 
+    def _repr_html_(self) -> str:
+        return html(self)
+
     @property
     def draws(self) -> int:
         return len(self.u)
@@ -67,7 +81,8 @@ class Simulation:
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        return self.model.endpoints
+        """All that `observe` returns, outputs without a residual model among them."""
+        return self.model.outputs
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
@@ -78,14 +93,19 @@ class Simulation:
         """The subjects under that regimen, seen at other times (and just before doses at the times `before`)."""
         found = scenario(self.model, self.people, self.regimens[regimen], times, before=before, rule=self.rule)
         latent = PopulationModel.of(self.model, found.data)
-        return Arm(Problem(latent, found.data), found, latent)
+        return Arm(regimen, Problem(showing(latent), found.data), found, latent)
 
-    def visit(self, problem: Problem, read: Callable[[Piece], None], line: Progress, *, residual: bool = False) -> int:
-        """Shows `read` all draws of some arm's subjects, piece by piece, in the order of the draws. Returns how many draws are
-        complete: fewer than all where Ctrl-C was pressed."""
+    def visit(self, arm: Arm, problem: Problem, read: Callable[[Piece], None], line: Progress, *, residual: bool = False) -> int:
+        """Shows `read` all draws of an arm's subjects, piece by piece, in the order of the draws; `problem` is what is computed
+        of them. Returns how many draws are complete: fewer than all where Ctrl-C was pressed.
+
+        Raises DataError where a value is not a number.
+        """
         done = 0
+        real = np.isfinite(arm.times)
         try:
             for piece in pieces(problem, self.u, self.key, self.eta, residual=residual):
+                self._check_numbers(arm, problem, piece, real)
                 read(piece)
                 done = piece.draws.stop if piece.subjects.stop == problem.size else done
                 line.stage(f"draw {piece.draws.stop} of {self.draws}")
@@ -95,35 +115,92 @@ class Simulation:
             warnings.warn(f"interrupted: these are {done} of {self.draws} draws.", stacklevel=4)
         return done
 
+    def _check_numbers(self, arm: Arm, problem: Problem, piece: Piece, real: Bool[np.ndarray, "N n"]) -> None:
+        """DataError for the first value that is not a number. (An infinite one may be: the logarithm of 0.)"""
+        for name, values in piece.values.items():
+            bad = np.isnan(values) & real[piece.subjects]
+            if bad.any():
+                draw, who, row = (int(k) for k in np.argwhere(bad)[0])
+                self._refuse(arm, problem, name, piece.draws.start + draw, piece.subjects.start + who, row)
+
+    def _refuse(self, arm: Arm, problem: Problem, name: str, draw: int, who: int, row: int) -> None:
+        """DataError that says of whom, when, and at which individual parameters."""
+        eta = random_effects(problem, self.u[draw], self.key, draw, who) if self.eta is None else self.eta[draw, who]
+        theta = problem.coordinates.theta(self.u[draw], problem.fixed)
+        subject = jax.tree.map(lambda x: np.asarray(x)[who], problem.subjects)
+        at = {n: float(v) for n, v in arm.latent.individual(theta, np.asarray(eta), subject).items()}
+        covariates = {n: float(v) for n, v in subject.covariates.items() if np.ndim(v) == 0}
+        told = "Its individual parameters are " + _listed(at) + (f", with {_listed(covariates)}" if covariates else "")
+        odd = [n for n, v in at.items() if not v > 0]
+        told += f"; {', '.join(odd)} {'is' if len(odd) == 1 else 'are'} not above 0" if odd else ""
+        when = f"in draw {draw} is not a number at TIME {arm.times[who, row]:g}"
+        raise DataError(
+            f"under {arm.name}, `{name}` of subject {self.ids[who]} {when}. {told}. Either a covariate or a random effect drives "
+            "a parameter out of its range, or `observe` has no answer there (the logarithm of 0 before a dose, a ratio to 0): "
+            "leave that subject or time out, or mend the model."
+        )
+
     def frame(self) -> pd.DataFrame:
         """All profiles: a row per regimen, ID, draw and TIME with a column per endpoint.
 
         Raises MethodError beyond 50 million rows: `bands` and `nm.exposure` take any number.
         """
-        arms = self.arms
-        size = sum(self.draws * int(np.isfinite(arm.scenario.times).sum()) for arm in arms.values())
+        self._check_size()
+        return pd.concat([self._frame_of(name, arm) for name, arm in self.arms.items()], ignore_index=True)
+
+    def _check_size(self) -> None:
+        size = sum(self.draws * int(np.isfinite(arm.times).sum()) for arm in self.arms.values())
         if size > LARGEST_FRAME:
             raise MethodError(
                 f"the profiles are {size:,} rows, too many for a DataFrame. Use .bands() or nm.exposure(simulation), or fewer "
                 "times, draws or subjects."
             )
-        return pd.concat([self._frame_of(name, arm) for name, arm in arms.items()], ignore_index=True)
+
+    def records(self) -> pd.DataFrame:
+        """The simulation as a data set: dose records, and the simulated values as DV of observations, in NONMEM's columns with
+        the subjects' covariates. Feed it to `nm.fit`, or write it by `.to_csv(path, index=False, na_rep=".")`.
+
+        Several regimens or draws are told apart by the columns `regimen` and `draw`; one of each is a data set of its own.
+        Endpoints are told apart by DVID; outputs without a residual model, which nobody observes, are left out.
+
+        Raises as `frame` does. `nm.simulate(..., residual=True)` gives observations rather than predictions.
+        """
+        self._check_size()
+        return pd.concat([self._records_of(name, arm) for name, arm in self.arms.items()], ignore_index=True)
+
+    def _records_of(self, name: str, arm: Arm) -> pd.DataFrame:
+        values, made = self._values_of(name, arm)
+        real = np.isfinite(arm.times)
+        of_draws = [
+            written(arm.scenario.data.frame, {e: values[e][draw][real] for e in self.model.endpoints}) for draw in range(made)
+        ]
+        if self.draws > 1:
+            of_draws = [table.assign(draw=draw) for draw, table in enumerate(of_draws)]
+        table = pd.concat(of_draws, ignore_index=True)
+        first = [*(["regimen"] if len(self.regimens) > 1 else []), *(["draw"] if self.draws > 1 else [])]
+        table = table.assign(regimen=name) if "regimen" in first else table
+        return table[[*first, *(c for c in table if c not in first)]]
 
     def _frame_of(self, name: str, arm: Arm) -> pd.DataFrame:
-        times = arm.scenario.times
-        values = {endpoint: np.empty((self.draws, *times.shape)) for endpoint in self.endpoints}
+        values, made = self._values_of(name, arm)
+        times = arm.times
+        # subjects first, then draws, then rows
+        real = np.broadcast_to(np.isfinite(times)[:, None], (len(times), made, times.shape[1]))
+        who, draw, row = np.nonzero(real)
+        columns = {"regimen": np.full(len(who), name, object), "ID": self.ids[who], "draw": draw, "TIME": times[who, row]}
+        return pd.DataFrame(columns | {endpoint: np.swapaxes(array[:made], 0, 1)[real] for endpoint, array in values.items()})
+
+    def _values_of(self, name: str, arm: Arm) -> tuple[dict[str, Float[np.ndarray, "D N n"]], int]:
+        """All profiles of an arm by endpoint, and how many draws of them were made."""
+        values = {endpoint: np.empty((self.draws, *arm.times.shape)) for endpoint in self.endpoints}
 
         def keep(piece: Piece) -> None:
             for endpoint, array in values.items():
                 array[piece.draws, piece.subjects] = piece.values[endpoint]
 
         with Progress(self.progress, f"simulating {name}") as line:
-            made = self.visit(arm.problem, keep, line, residual=self.residual)
-        # subjects first, then draws, then rows
-        real = np.broadcast_to(np.isfinite(times)[:, None], (len(times), made, times.shape[1]))
-        who, draw, row = np.nonzero(real)
-        columns = {"regimen": np.full(len(who), name, object), "ID": self.ids[who], "draw": draw, "TIME": times[who, row]}
-        return pd.DataFrame(columns | {endpoint: np.swapaxes(array[:made], 0, 1)[real] for endpoint, array in values.items()})
+            made = self.visit(arm, arm.problem, keep, line, residual=self.residual)
+        return values, made
 
     def bands(
         self, probabilities: Sequence[float] = (0.05, 0.5, 0.95), *, level: float = 0.9, by: Literal["draw", "ID"] = "draw"
@@ -155,17 +232,15 @@ class Simulation:
             waiting.clear()
 
         with Progress(self.progress, f"simulating {name}") as line:
-            self.visit(arm.problem, keep, line, residual=self.residual)
+            self.visit(arm, arm.problem, keep, line, residual=self.residual)
         rows = []
         for endpoint, kept in blocks.items():
             found = np.concatenate(kept)
             if by == "ID":
                 for i, who in enumerate(self.ids):
-                    rows.append(
-                        _long(np.quantile(found[:, i], probabilities, axis=0), self.times, probabilities, endpoint, ID=who)
-                    )
+                    rows.append(_long(quantile(found[:, i], probabilities, 0), self.times, probabilities, endpoint, ID=who))
                 continue
-            tails = np.quantile(found, [0.5, 0.5 - level / 2, 0.5 + level / 2], axis=0)
+            tails = quantile(found, [0.5, 0.5 - level / 2, 0.5 + level / 2], 0)
             rows.append(_long(tails[0], self.times, probabilities, endpoint, lower=tails[1].ravel(), upper=tails[2].ravel()))
         table = pd.concat(rows, ignore_index=True)
         table.insert(0, "regimen", name)
@@ -174,7 +249,19 @@ class Simulation:
 
 def _quantiles(values: Float[np.ndarray, "d N T"], probabilities: np.ndarray) -> Float[np.ndarray, "d k T"]:
     """Over the subjects of each draw."""
-    return np.moveaxis(np.quantile(values, probabilities, axis=1), 0, 1)
+    return np.moveaxis(quantile(values, probabilities, 1), 0, 1)
+
+
+def quantile(values: np.ndarray, probabilities: Any, axis: int) -> np.ndarray:
+    """NumPy's; between two infinities of one sign, where that has no answer, the infinity (logarithms of 0 before a dose)."""
+    with np.errstate(invalid="ignore"):
+        found = np.quantile(values, probabilities, axis=axis)
+    unknown = np.isnan(found)
+    return np.where(unknown, np.quantile(values, probabilities, axis=axis, method="nearest"), found) if unknown.any() else found
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} = {value:.4g}" for name, value in values.items())
 
 
 def _long(values: Float[np.ndarray, "k T"], times: Any, probabilities: np.ndarray, endpoint: str, **columns: Any) -> pd.DataFrame:
@@ -192,10 +279,10 @@ def _long(values: Float[np.ndarray, "k T"], times: Any, probabilities: np.ndarra
 
 
 def _check_probabilities(probabilities: Any, level: Any, by: Any) -> None:
-    values = np.asarray(probabilities, float)
-    if values.ndim != 1 or len(values) == 0 or not np.all((values >= 0) & (values <= 1)):
+    values = check_numbers("probabilities", probabilities, "numbers from 0 to 1")
+    if np.ndim(probabilities) != 1 or len(values) == 0 or not np.all((values >= 0) & (values <= 1)):
         raise MethodError(f"probabilities must be numbers from 0 to 1, got {probabilities!r}.")
-    if not 0 < level < 1:
+    if not is_number(level) or not 0 < level < 1:
         raise MethodError(f"level must be between 0 and 1, got {level!r}.")
-    if by not in ("draw", "ID"):
+    if not isinstance(by, str) or by not in ("draw", "ID"):
         raise MethodError(f"by must be 'draw' or 'ID', got {by!r}.")

@@ -70,6 +70,19 @@ def pieces(
     yield from _in_threads(one, places)
 
 
+def random_effects(problem: Problem, u: Float[np.ndarray, " p"], key: Array, draw: int, who: int) -> Float[np.ndarray, " q"]:
+    """The new random effects that `pieces` gives a subject in a draw at u."""
+    effects, _ = _keys(key, draw, who)
+    root = problem.model.omega(problem.coordinates.theta(u, problem.fixed))
+    return np.asarray(root @ jax.random.normal(effects, (problem.q,)))
+
+
+def _keys(key: Array, draw: Any, who: Any) -> tuple[Array, Array]:
+    """Of the random effects, and of the residual errors."""
+    effects, noise = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, draw), who))
+    return effects, noise
+
+
 def replicates(problem: Problem, u: Float[np.ndarray, " p"], draws: int, key: Array, residual: bool = True) -> dict[str, Any]:
     """Data sets of the problem's own design at theta(u), by endpoint (draws, N, n); `mask` says which rows count."""
     shape = (draws, *next(iter(problem.subjects.mask.values())).shape)
@@ -87,7 +100,7 @@ def _compiled(structure: Structure) -> Any:
     q = len(model.eta_names())
 
     def one(key: Array, draw: Array, theta: Theta, root: Array, number: Array, eta: Array, subject: Any) -> dict[str, Array]:
-        effects, noise = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, draw), number))
+        effects, noise = _keys(key, draw, number)
         if anew:
             eta = root @ jax.random.normal(effects, (q,))
         sites = model.observe(theta, eta, subject)

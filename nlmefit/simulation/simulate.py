@@ -14,10 +14,13 @@ from nlmefit.errors import DataError, MethodError, ModelError
 from nlmefit.estimate.problem import Problem
 from nlmefit.keys import Key, jax_key
 from nlmefit.model import Model
+from nlmefit.options import check_numbers, check_truth, check_whole
 from nlmefit.population import PopulationModel
+from nlmefit.posterior import Posterior
 from nlmefit.results import Fit
 from nlmefit.simulation.covariate_model import CovariateModel
 from nlmefit.simulation.draws import Draws, Effects, Layer
+from nlmefit.simulation.given_effects import given_effects
 from nlmefit.simulation.people import people_of
 from nlmefit.simulation.profiles import Simulation
 
@@ -32,7 +35,7 @@ def simulate(
     times: Sequence[float] | np.ndarray | None = None,
     subjects: int | pd.DataFrame | Subjects | None = None,
     covariates: pd.DataFrame | Mapping[str, float] | CovariateModel | None = None,
-    eta: Effects | pd.DataFrame = "population",
+    eta: Effects | pd.DataFrame | Posterior = "population",
     draws: int | None = None,
     uncertainty: Layer | pd.DataFrame | None = None,
     residual: bool = False,
@@ -52,26 +55,30 @@ def simulate(
     | "individual" | draws from p(eta | y) of subjects with observations (`nm.posterior`) |
     | "mode" | the fit's empirical-Bayes estimates |
     | "typical" | 0 |
-    | a DataFrame | given by ID |
+    | a DataFrame | given: a row per ID; or several draws of each, as `nm.posterior(...).draws` has them (index ID, draw) |
 
     **Others:** `covariates` of new subjects: the same for all, or a table with a row per subject, from which rows are drawn
     where `subjects` asks for another number, or a model that draws them (`nm.covariate_model`); without it they are drawn from
-    the fit's data. `draws` of each subject (1; 200 where `eta="individual"` or `uncertainty` is given). `uncertainty` of the
-    parameters: "covariance", a normal distribution of the free coordinates with the fit's covariance; "posterior", the draws of
-    NUTS; or a table with a draw of the parameters in each row (`nm.bootstrap`). With `eta="individual"` the random effects follow
-    the parameters. `residual` adds residual error; else the predictions are given (means, of counts and categories).
+    the fit's data. `draws` of each subject (1; 200 where `eta="individual"` or `uncertainty` is given; those of a table of
+    draws). `uncertainty` of the parameters: "covariance", a normal distribution of the free coordinates with the fit's
+    covariance; "posterior", the draws of NUTS; or a table with a draw of the parameters in each row (`nm.bootstrap`). With
+    `eta="individual"` the random effects follow the parameters. `residual` adds residual error; else the predictions are given
+    (means, of counts and categories).
 
     Regimens are compared by common random numbers: draw d of subject i has the same parameters, random effects and residual noise
     under each of them, whatever else is simulated. Nothing is computed until it is asked for: `.frame()`, `.bands()` or
     `nm.exposure(simulation)` go through the profiles in pieces of bounded memory.
 
-    Raises DataError for wrong times, covariates, regimens or subjects; MethodError for wrong options.
+    Raises DataError for wrong times, covariates, regimens, subjects or random effects; MethodError for wrong options. A profile
+    that is not a number (a covariate drives a parameter out of its range) is a DataError of whatever computes it, which names the
+    subject, the time and its parameters.
     """
     fit = model if isinstance(model, Fit) else None
     bare = _model_of(model)
     arms = _named(regimens)
     at = None if times is None else _times(times)
-    _check_residual(residual)
+    check_truth("residual", residual)
+    check_truth("progress", progress)
     seed = jax_key(key)
     people, rule = people_of(bare, fit, subjects, covariates, jax.random.fold_in(seed, 1))
     own = isinstance(people, Subjects)
@@ -79,10 +86,11 @@ def simulate(
         raise DataError("new subjects have no doses and no times of their own: give regimens and times=.")
     first = scenario(bare, people, next(iter(arms.values())), at, rule=rule)
     problem = Problem(PopulationModel.of(bare, first.data), first.data)
-    count = _count(draws, eta, uncertainty)
-    drawn = Draws(bare, fit, people, problem, eta, uncertainty, count, jax.random.fold_in(seed, 2))
+    given = given_effects(eta, problem)
+    count = _count(draws, given, uncertainty)
+    drawn = Draws(bare, fit, people, problem, given, uncertainty, count, jax.random.fold_in(seed, 2))
     u, effects = drawn.found()
-    return Simulation(bare, arms, people, rule, at, u, effects, residual, jax.random.fold_in(seed, 3), progress)
+    return Simulation(bare, arms, people, rule, at, u, effects, bool(residual), jax.random.fold_in(seed, 3), progress)
 
 
 def _model_of(model: Any) -> Model:
@@ -103,16 +111,17 @@ def _named(regimens: Any) -> dict[str, Regimen]:
         raise DataError(f"regimens must be an nm.Regimen, or several by name {{'low': nm.Regimen(...)}}, got {regimens!r}.")
     for name, regimen in regimens.items():
         if not isinstance(regimen, Regimen):
-            raise DataError(f"regimen {name!r} must be an nm.Regimen (nm.Regimen.observed(): own doses), got {regimen!r}.")
+            raise DataError(
+                f"regimens: regimen {name!r} must be an nm.Regimen (nm.Regimen.observed(): own doses), got {regimen!r}."
+            )
+    if len({str(name) for name in regimens}) < len(regimens):
+        raise DataError(f"regimens: two have the same name: {', '.join(map(str, regimens))}.")
     return {str(name): regimen for name, regimen in regimens.items()}
 
 
 def _times(times: Any) -> np.ndarray:
-    try:
-        found = np.asarray(times, float)
-    except (TypeError, ValueError):
-        raise DataError(f"times must be numbers, got {times!r}.") from None
-    if found.ndim != 1 or len(found) == 0 or not np.all(np.isfinite(found)):
+    found = check_numbers("times", times, "numbers, finite and in a list (in the model's unit of time)", DataError)
+    if np.ndim(times) != 1 or len(found) == 0:
         raise DataError(f"times must be a list of finite numbers, got {times!r}.")
     if np.any(np.diff(found) <= 0):
         i = int(np.flatnonzero(np.diff(found) <= 0)[0])
@@ -120,14 +129,11 @@ def _times(times: Any) -> np.ndarray:
     return found
 
 
-def _check_residual(residual: Any) -> None:
-    if not isinstance(residual, bool):
-        raise MethodError(f"residual must be True or False, got {residual!r}.")
-
-
 def _count(draws: Any, eta: Any, uncertainty: Any) -> int:
+    several = len(eta) if isinstance(eta, np.ndarray) and len(eta) > 1 else None
     if draws is None:
-        return MANY if uncertainty is not None or (isinstance(eta, str) and eta == "individual") else 1
-    if isinstance(draws, bool) or not isinstance(draws, int | np.integer) or draws < 1:
-        raise MethodError(f"draws must be a whole number from 1 up, got {draws!r}.")
-    return int(draws)
+        return several or (MANY if uncertainty is not None or (isinstance(eta, str) and eta == "individual") else 1)
+    count = check_whole("draws", draws, 1)
+    if several is not None and count > several:
+        raise MethodError(f"draws={count}, but eta= has {several} draws of each subject; give as many, or fewer.")
+    return count

@@ -191,7 +191,7 @@ def test_errors(call, words):
 
 def test_a_reset_inside_the_window_is_refused():
     regimen = nm.Regimen(100) + nm.Regimen(100, every=12, steady_state=True).after(12)
-    simulation = simulated(Bolus(), regimen, [0.0, 24.0], subjects=1, draws=1)
+    simulation = simulated(Bolus(), regimen, [0.0, 12.0, 24.0], subjects=1, draws=1)
     with pytest.raises(nm.DataError, match="the system is reset at 12, inside of the window 0 to 24"):
         nm.exposure(simulation)
     assert nm.exposure(simulation, 12.0, 24.0)["AUC"].notna().all()
@@ -226,3 +226,24 @@ def test_areas_by_mass_balance_are_those_of_an_added_state(compartments):
     ]
     np.testing.assert_allclose(found[0]["AUC"], found[1]["AUC"], rtol=1e-9)
     np.testing.assert_allclose(found[0]["accumulation"], found[1]["accumulation"], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("times", "window", "words"),
+    [
+        (np.linspace(0, 168, 337), (144.0, 200.0), "reaches beyond the last of the simulation's times, 168, and"),
+        (np.linspace(0, 168, 337), (-1.0, 100.0), "starts at -1, before the simulation's times"),
+        (np.r_[np.linspace(0, 24, 25), np.linspace(144, 168, 25)], (0.0, 168.0), "not seen between 24 and 144"),
+        (np.r_[np.linspace(0, 24, 25), np.linspace(144, 168, 25)], (30.0, 140.0), "no time between 30 and 140"),
+    ],
+)
+@pytest.mark.parametrize("doses", [7, 14])
+def test_a_window_of_which_a_part_is_not_seen(times, window, words, doses):
+    simulation = simulated(Bolus(), nm.Regimen(100, every=24, doses=doses), times, subjects=2, draws=1)
+    with pytest.raises(nm.DataError, match=words):
+        nm.exposure(simulation, *window)
+
+
+def test_a_table_of_exposures_prints_whole():
+    found = nm.exposure(simulated(Bolus(), nm.Regimen(100), [0.0, 24.0], subjects=2, draws=1), above=[0.1, 0.2, 0.3, 0.4, 0.5])
+    assert "..." not in repr(found) and "above_0.5" in repr(found) and "accumulation" in found._repr_html_()

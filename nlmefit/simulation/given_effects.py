@@ -1,0 +1,97 @@
+"""Random effects that a caller gives: by subject, or several draws of each, which stay with their subjects."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from nlmefit.errors import DataError, MethodError, unknown
+from nlmefit.estimate.problem import Problem
+from nlmefit.posterior import Posterior
+from nlmefit.results import Fit
+
+
+def given_effects(eta: Any, problem: Problem) -> Any:
+    """The random effects of a table, by draw and subject (D, N, q); a word as it is. Raises DataError for a table that lacks a
+    subject or a random effect, or holds what is no number; MethodError for what is neither table nor word."""
+    if isinstance(eta, str):
+        return eta
+    if isinstance(eta, Posterior):
+        eta = eta.draws
+    if isinstance(eta, Fit):
+        return of_fit(eta, problem)
+    if isinstance(eta, Mapping) and eta and all(isinstance(row, Mapping) for row in eta.values()):
+        eta = pd.DataFrame.from_dict(eta, orient="index")
+    if not isinstance(eta, pd.DataFrame):
+        raise MethodError(
+            f"eta must be one of the words for a kind, or a table with a row per ID (or the .draws of nm.posterior), got {eta!r}."
+        )
+    names = list(problem.model.eta_names())
+    return _by_subject(_checked(_indexed(eta), names), problem, "eta=")
+
+
+def of_fit(fit: Fit, problem: Problem) -> Float[np.ndarray, "1 N q"]:
+    """A fit's modes; 0 for the effects of occasions that its subjects did not have. DataError where a mode is not known."""
+    names = list(problem.model.eta_names())
+    table = fit.eta.reindex(columns=[*fit.eta.columns, *(n for n in names if n.startswith("kappa_") and n not in fit.eta)])
+    kappas = [n for n in table if str(n).startswith("kappa_")]
+    return _by_subject(table.assign(**table[kappas].fillna(0.0)), problem, "the fit's eta")
+
+
+def known(eta: Float[np.ndarray, "... N q"], problem: Problem, where: str) -> Float[np.ndarray, "... N q"]:
+    """With 0 for the effects that a subject has not got; DataError where one that it has is not known."""
+    has = problem.model.used(problem.subjects, problem.size)
+    unknown_ones = np.argwhere(has & ~np.isfinite(eta).reshape(-1, *has.shape).all(axis=0))
+    if len(unknown_ones):
+        who, which = unknown_ones[0]
+        raise DataError(
+            f"{where} of subject {problem.ids[who]} has no number for {problem.model.eta_names()[which]}; give one, or leave the "
+            "subject out by subjects=."
+        )
+    return np.where(has, eta, 0.0)
+
+
+def _indexed(table: pd.DataFrame) -> pd.DataFrame:
+    """By ID, and draw where there are several, also where these are columns."""
+    if "ID" in table:
+        return table.set_index([name for name in ("ID", "draw") if name in table])
+    return table
+
+
+def _checked(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    for name in table:
+        if name not in names:
+            raise DataError("eta=: " + unknown("random effect", str(name), names))
+        if table[name].dtype.kind not in "iuf":
+            raise DataError(f"eta=: {name} must be numbers, got {table[name].iloc[0] if len(table) else 'none'!r}.")
+    if table.index.nlevels > 2:
+        raise DataError(f"eta= has an index of {table.index.nlevels} levels; it must be ID, or ID and draw.")
+    if table.index.has_duplicates:
+        twice = table.index[table.index.duplicated()][0]
+        raise DataError(
+            f"eta= has two rows for subject {twice}; several draws of a subject are told apart by an index of ID and draw, as "
+            "nm.posterior(...).draws has it."
+        )
+    return table
+
+
+def _by_subject(table: pd.DataFrame, problem: Problem, where: str) -> Float[np.ndarray, "D N q"]:
+    names = list(problem.model.eta_names())
+    ids = table.index.get_level_values(0)
+    lacking = [n for n in names if n not in table]
+    missing = [who for who in problem.ids if who not in ids]
+    if lacking or missing:
+        what = f"random effect {lacking[0]}" if lacking else f"subject {missing[0]}"
+        raise DataError(f"{where} has no {what}; it needs a row per ID and the columns {', '.join(names)}.")
+    groups = table[names].groupby(ids, sort=False)
+    parts = [groups.get_group(who).to_numpy(float) for who in problem.ids]
+    counts = [len(part) for part in parts]
+    if len(set(counts)) > 1:
+        odd = int(np.argmax(np.array(counts) != counts[0]))
+        raise DataError(
+            f"{where} has {counts[0]} draws of subject {problem.ids[0]} and {counts[odd]} of subject {problem.ids[odd]}; give as "
+            "many of each."
+        )
+    return known(np.stack(parts, axis=1), problem, where)
