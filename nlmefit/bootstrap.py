@@ -12,10 +12,9 @@ import pandas as pd
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import MethodError, NlmefitError
 from nlmefit.estimate.draws import generator
-from nlmefit.estimate.options import check_count
 from nlmefit.fit import fit as refit
 from nlmefit.keys import Key, jax_key
-from nlmefit.options import check_truth
+from nlmefit.options import check_truth, check_whole
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
 
@@ -31,7 +30,7 @@ def bootstrap(fit: Fit, samples: int = 200, *, key: Key = 0, progress: bool = Tr
     Raises MethodError for a fit without its data, and for a number of samples that is none; the error of the last refit where
     fewer than two samples could be fitted.
     """
-    check_count("samples", samples, 2)
+    check_whole("samples", samples, 2)
     check_truth("progress", progress)
     if not isinstance(fit, Fit):
         raise MethodError(f"bootstrap is of a fit, what nm.fit returned; got {type(fit).__name__}.")

@@ -1,12 +1,12 @@
 """`nm.fit_quality`: how well individuals are fitted, and what their random effects cost and tell."""
 
-from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.quality import Quality, quality
 from nlmefit.fit import Data, bind
 from nlmefit.keys import Key, jax_key
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.model import Model
+from nlmefit.options import check_whole
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
 
@@ -23,7 +23,7 @@ def fit_quality(
 
     Raises MethodError unless draws is a whole number from 100 up, and as `nm.fit` does for data and model.
     """
-    check_count("draws", draws, 100)
+    check_whole("draws", draws, 100)
     latent, dataset = bind(model.model if isinstance(model, Fit) else model, data)
     problem = Problem(latent, dataset)
     with Progress(progress, "fit quality") as line:

@@ -13,12 +13,12 @@ from nlmefit.errors import MethodError
 from nlmefit.estimate.conditional import Conditional, conditional, of_chains, omega_root
 from nlmefit.estimate.modes import modes
 from nlmefit.estimate.nuts import Draws
-from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
 from nlmefit.fit import Data, bind
 from nlmefit.keys import Key, jax_key
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.model import Model
+from nlmefit.options import check_whole
 from nlmefit.results import Fit
 from nlmefit.saved import same_data
 from nlmefit.shown import html
@@ -82,7 +82,7 @@ def posterior(fit: Fit | Model | AbstractLatentModel, data: Data, draws: int = 1
     Raises MethodError for another number of draws; DataError where a likelihood is not a number; as `nm.fit` does for the data;
     ModelError for a fit that was loaded without its model.
     """
-    check_count("draws", draws, 1)
+    check_whole("draws", draws, 1)
     model = fit.model if isinstance(fit, Fit) else fit
     problem = Problem(*bind(model, data))
     if problem.q == 0:

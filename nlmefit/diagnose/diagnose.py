@@ -18,9 +18,9 @@ from nlmefit.estimate.conditional import omega_root
 from nlmefit.estimate.foce import interaction_note
 from nlmefit.estimate.modes import modes
 from nlmefit.estimate.observations import Order
-from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
 from nlmefit.keys import Key, jax_key
+from nlmefit.options import check_whole
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
 from nlmefit.saved import model_name, same_data
@@ -213,7 +213,7 @@ def diagnose(
     Raises NlmefitError for what is no fit, or one without its data; MethodError for draws out of range; ModelError for a fit
     loaded without its model, or not of an `nm.Model`; and as `nm.fit` does for the data.
     """
-    check_count("draws", draws, LEAST_DRAWS)
+    check_whole("draws", draws, LEAST_DRAWS)
     seed = jax_key(key)
     problem, dataset = bound(fit, own_or_given(fit, data, "nm.diagnose", "diagnose"))
     if not dataset.observations.any():

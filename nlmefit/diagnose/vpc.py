@@ -34,10 +34,9 @@ from nlmefit.diagnose.problem import bound, discrete, own_or_given
 from nlmefit.diagnose.time_after_dose import time_after_dose
 from nlmefit.errors import DataError, MethodError, unknown
 from nlmefit.estimate.observations import Order
-from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
 from nlmefit.keys import Key, jax_key
-from nlmefit.options import check_numbers, check_truth, check_word
+from nlmefit.options import check_numbers, check_truth, check_whole, check_word
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
 from nlmefit.saved import model_name
@@ -114,7 +113,7 @@ def vpc(
     Raises DataError for unusable data, an unknown column, a negative PRED under correction, and edges that leave some out;
     MethodError for options out of range and distributions that cannot be sampled; ModelError and NlmefitError as `nm.diagnose`.
     """
-    check_count("draws", draws, LEAST_DRAWS)
+    check_whole("draws", draws, LEAST_DRAWS)
     for option, value in (("corrected", corrected), ("progress", progress), ("after_dose", after_dose)):
         check_truth(option, value)
     levels = _levels(probabilities)

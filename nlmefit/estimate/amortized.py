@@ -26,12 +26,12 @@ from nlmefit.estimate.encoded import Amortized, Seen, read
 from nlmefit.estimate.encoder import AbstractEncoder, Reader, SetEncoder
 from nlmefit.estimate.importance import Proposal, Weights, joint, sample
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
-from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.start import check_start, check_support
 from nlmefit.estimate.status import Status
 from nlmefit.estimate.vi import VI
 from nlmefit.estimate.wake_sleep import THETA_RATE, State, Trainer, check_simulation
+from nlmefit.options import check_whole
 
 DEFAULT = SetEncoder()
 FRESH = 1000
@@ -80,7 +80,7 @@ class AmortizedVI(AbstractMethod):
         if not isinstance(self.encoder, AbstractEncoder):
             raise MethodError(f"encoder must be a value such as nm.SetEncoder(width=64, depth=2), got {self.encoder!r}.")
         for option, least in (("steps", 10), ("draws", 2), ("batch", 1)):
-            check_count(option, getattr(self, option), least)
+            check_whole(option, getattr(self, option), least)
         if self.draws % 2:
             raise MethodError(f"draws must be an even number (they come in pairs), got {self.draws!r}.")
         if not _is_number(self.rate) or not 0 < self.rate < 1:

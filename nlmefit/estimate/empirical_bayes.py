@@ -185,9 +185,7 @@ def bounded_step(
         next_ = jnp.where(convex & (newton > lower) & (newton < upper), newton, between)
         done = convex & (jnp.abs(length - radius) <= 0.1 * radius)
         kept = inside | done
-        return _Damped(
-            jnp.where(done, s.damping, next_), lower, upper, jnp.where(kept, step, s.step), s.done | done, s.tries + 1
-        )
+        return _Damped(jnp.where(done, s.damping, next_), lower, upper, jnp.where(kept, step, s.step), s.done | done, s.tries + 1)
 
     surely = -gradient * (radius / jnp.maximum(norm, 1e-300))
     start = _Damped(

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from nlmefit.estimate.options import check_count
+from nlmefit.options import check_whole
 
 
 class Record(NamedTuple):
@@ -217,7 +217,7 @@ class SetEncoder(AbstractEncoder):
 
     def __post_init__(self) -> None:
         for option in ("width", "depth"):
-            check_count(option, getattr(self, option), 1)
+            check_whole(option, getattr(self, option), 1)
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.estimate.factor import factorize, solve_upper
-from nlmefit.estimate.options import check_count
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
 
@@ -111,7 +111,7 @@ class TriangularFlow(AbstractFamily):
     units: int = 3
 
     def __post_init__(self) -> None:
-        check_count("units", self.units, 1)
+        check_whole("units", self.units, 1)
 
     @property
     def name(self) -> str:

@@ -19,11 +19,11 @@ from nlmefit.estimate.importance import DEGREES, Mixture, Proposal, defended, sa
 from nlmefit.estimate.marginal_likelihood import check_covariance
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
 from nlmefit.estimate.modes import modes
-from nlmefit.estimate.options import check_count
 from nlmefit.estimate.posterior import Weighted
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.estimate.start import check_support
+from nlmefit.options import check_whole
 
 WINDOW = 10
 """Iterations over which a trend is looked for."""
@@ -56,7 +56,7 @@ class ImportanceEM(AbstractMethod):
             value = getattr(self, name)
             if value is None and name == "modes":
                 continue
-            check_count(name, value, least)
+            check_whole(name, value, least)
         if not self.df > 2:
             raise MethodError(f"df must be above 2, got {self.df!r}.")
         if self.sequence not in ("random", "quasi"):
@@ -107,7 +107,7 @@ class ITS(AbstractMethod):
 
     def __post_init__(self) -> None:
         check_covariance(self.covariance)
-        check_count("limit", self.limit, 1)
+        check_whole("limit", self.limit, 1)
 
     @property
     def name(self) -> str:

@@ -13,10 +13,10 @@ from nlmefit.estimate import draws
 from nlmefit.estimate.importance import DEGREES, Proposal, Weights, joint_in_blocks, sample_around
 from nlmefit.estimate.method import Kind, Reporter
 from nlmefit.estimate.modes import modes
-from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.psis import BELIEVABLE
 from nlmefit.estimate.quadrature import Quadrature, grid
+from nlmefit.options import check_whole
 
 MOST_DRAWS = 64_000
 
@@ -37,7 +37,7 @@ class ImportanceSampling:
     df: float = DEGREES
 
     def __post_init__(self) -> None:
-        check_count("draws", self.draws, 10)
+        check_whole("draws", self.draws, 10)
         if self.error is not None and not self.error > 0:
             raise MethodError(f"error must be above 0, or None for no limit, got {self.error!r}.")
         if not self.df > 2:

@@ -26,12 +26,12 @@ from nlmefit.estimate.laplace import Laplace
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
 from nlmefit.estimate.mixing import described, have_mixed, judge_chains
 from nlmefit.estimate.modes import modes
-from nlmefit.estimate.options import check_count
 from nlmefit.estimate.posterior import AbstractPosterior
 from nlmefit.estimate.prior import check_prior, prior_note
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Uncertainty
 from nlmefit.estimate.start import check_start, check_support
+from nlmefit.options import check_whole
 
 FIRST_STEP = 0.1
 """Step size that the warmup begins with: small enough for a metric that is not known yet."""
@@ -112,9 +112,9 @@ class NUTS(AbstractMethod):
 
     def __post_init__(self) -> None:
         for option in ("warmup", "draws", "chains", "max_tree_depth"):
-            check_count(option, getattr(self, option), 1)
+            check_whole(option, getattr(self, option), 1)
         if self.max_draws is not None:
-            check_count("max_draws", self.max_draws, self.draws)
+            check_whole("max_draws", self.max_draws, self.draws)
         accept = self.target_accept
         if isinstance(accept, bool) or not isinstance(accept, int | float) or not 0 < accept < 1:
             raise MethodError(f"target_accept must be a number between 0 and 1, got {accept!r}.")

@@ -77,6 +77,8 @@ def minimize(
                 break
     except KeyboardInterrupt:
         search.stopped = "interrupted"
+    except np.linalg.LinAlgError:
+        search.stopped = "the curvature of the objective is beyond what numbers can hold"
     return search
 
 
@@ -109,7 +111,8 @@ def _metric(search: Search) -> np.ndarray:
         values = np.abs(known.values)
         return known.with_values(np.maximum(values, 1e-6 * max(np.max(values), 1e-300)))
     gradients = search.point.by_subject
-    crossed = spectrum(0.5 * gradients.T @ gradients)
+    with np.errstate(over="ignore", invalid="ignore"):
+        crossed = spectrum(0.5 * gradients.T @ gradients)
     return crossed.with_values(np.maximum(crossed.values, 1e-3))
 
 
@@ -122,11 +125,15 @@ def _limited(step: Vector, inverse: Float[np.ndarray, "p p"], gradient: Vector, 
     """
     endless = (np.abs(step) > large) & (np.abs(gradient) * large < NOTHING)
     if endless.any() and not endless.all():
-        curvature, step = np.linalg.pinv(inverse, hermitian=True), step.copy()
-        free = ~endless
-        step[endless] = np.sign(step[endless]) * large[endless]
-        pull = gradient[free] + curvature[np.ix_(free, endless)] @ step[endless]
-        step[free] = -np.linalg.pinv(curvature[np.ix_(free, free)], hermitian=True) @ pull
+        free, beside = ~endless, step.copy()
+        beside[endless] = np.sign(step[endless]) * large[endless]
+        try:
+            curvature = np.linalg.inv(inverse)
+            pull = gradient[free] + curvature[np.ix_(free, endless)] @ beside[endless]
+            beside[free] = -np.linalg.solve(curvature[np.ix_(free, free)], pull)
+        except np.linalg.LinAlgError:  # a metric that is singular to rounding: all are shortened alike
+            beside = step
+        step = beside
     return step * min(1.0, 1.0 / np.max(np.abs(step) / large))
 
 
@@ -207,8 +214,8 @@ def _newton_step(evaluate: Callable[[Vector], Point], search: Search, large: Vec
 
 def hessian(evaluate: Callable[[Vector], Point], point: Point, large: Vector) -> Float[np.ndarray, "p p"]:
     """R: central differences of the gradient, with steps of a small part of a standard error in each coordinate."""
-    curvature = 0.5 * np.sum(point.by_subject**2, axis=0)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
+        curvature = 0.5 * np.sum(point.by_subject**2, axis=0)
         h = np.minimum(3e-3 * np.sqrt(2.0 / curvature), 1e-2 * large)
     rows = []
     for k in range(len(point.u)):

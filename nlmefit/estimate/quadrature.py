@@ -20,9 +20,8 @@ from nlmefit.estimate.density import Sites, log_joint
 from nlmefit.estimate.empirical_bayes import Mode, expand
 from nlmefit.estimate.factor import factorize, log_determinant, solve_upper
 from nlmefit.estimate.marginal_likelihood import check_covariance
-from nlmefit.estimate.options import check_count
 from nlmefit.estimate.standard_errors import Covariance
-from nlmefit.options import check_truth
+from nlmefit.options import check_truth, check_whole
 from nlmefit.typing import Scalar
 
 LARGEST_GRID = 100_000
@@ -43,7 +42,7 @@ class Quadrature(AbstractAtMode):
 
     def __post_init__(self) -> None:
         check_covariance(self.covariance)
-        check_count("nodes", self.nodes, 1)
+        check_whole("nodes", self.nodes, 1)
         check_truth("all_modes", self.all_modes)
 
     @property

@@ -22,10 +22,10 @@ from nlmefit.estimate.em_answer import answer
 from nlmefit.estimate.marginal_likelihood import check_covariance
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
 from nlmefit.estimate.metropolis import Chains, Moved, adapted, sweep
-from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.estimate.start import check_support
+from nlmefit.options import check_whole
 
 WINDOW = 50
 """Iterations whose mean is compared with that of as many before them, to see whether the estimates have settled."""
@@ -65,7 +65,7 @@ class SAEM(AbstractMethod):
             value = getattr(self, name)
             if value is None and name == "chains":
                 continue
-            check_count(name, value, least)
+            check_whole(name, value, least)
 
     @property
     def name(self) -> str:

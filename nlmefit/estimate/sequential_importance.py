@@ -28,8 +28,8 @@ from nlmefit.estimate.importance import BLOCK, DEGREES, Proposal
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.modes import modes
 from nlmefit.estimate.observations import Order, Steps, cdf, log_prob, mean, places, rows, through, variance
-from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.options import check_whole
 from nlmefit.typing import Theta
 
 ENOUGH = 1 / 20
@@ -53,7 +53,7 @@ class SequentialImportance:
     draws: int = 2000
 
     def __post_init__(self) -> None:
-        check_count("draws", self.draws, 100)
+        check_whole("draws", self.draws, 100)
 
     @property
     def name(self) -> str:

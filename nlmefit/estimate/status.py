@@ -43,8 +43,8 @@ def judge(
     prior: bool = False,
 ) -> Status:
     """The status of a search, from evidence only: predicted gain, curvature, bounds, failing subjects. With a `prior` in the
-    objective, parameters that it alone determines are determined too; they are named. `elsewhere` is by subject with a better mode
-    than the one found from eta = 0: what the objective would change by there."""
+    objective, parameters that it alone determines are determined too; they are named. `elsewhere`: by subject with a better
+    mode than the one found from eta = 0, what the objective would change by there."""
     serious, doubts, remarks = [], [], []
     if search.stopped:
         serious.append(f"{search.stopped[0].upper()}{search.stopped[1:]}; these are the best values so far.")

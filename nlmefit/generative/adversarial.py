@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 
 from nlmefit.errors import DataError, MethodError
 from nlmefit.estimate.method import Reporter
-from nlmefit.estimate.options import check_count
 from nlmefit.estimate.status import Status
 from nlmefit.generative.capability import jitted
 from nlmefit.generative.game import AbstractGame, Groups, JensenShannon
@@ -35,6 +34,7 @@ from nlmefit.generative.training import (
     with_weights,
 )
 from nlmefit.generative.two_sample import two_sample_test
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
 JUDGED = 1000
@@ -73,9 +73,9 @@ class Adversarial(AbstractTrainer):
     def __post_init__(self) -> None:
         if not isinstance(self.divergence, AbstractGame):
             raise MethodError(f"divergence must be gen.JensenShannon(...) or gen.Wasserstein(...), got {self.divergence!r}.")
-        check_count("packing", self.packing, 1)
+        check_whole("packing", self.packing, 1)
         if self.critic_steps is not None:
-            check_count("critic_steps", self.critic_steps, 1)
+            check_whole("critic_steps", self.critic_steps, 1)
 
     @property
     def name(self) -> str:

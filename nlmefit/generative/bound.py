@@ -19,11 +19,11 @@ from jaxtyping import Array, Float
 from nlmefit.errors import MethodError
 from nlmefit.estimate.importance import Weights
 from nlmefit.estimate.marginal import Marginal
-from nlmefit.estimate.options import check_count
 from nlmefit.generative.capability import AbstractBounded, in_blocks
 from nlmefit.generative.method import AbstractTrainer
 from nlmefit.generative.training import Training
 from nlmefit.keys import Key, jax_key
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
 ROWS = 256
@@ -44,7 +44,7 @@ class AbstractWeighted(AbstractBounded):
 
         Raises DataError for another number of columns or values that are not finite, MethodError for another number of draws.
         """
-        check_count("draws", draws, 2)
+        check_whole("draws", draws, 2)
         X = self._rows(X)
         c, keys = self._given(given, len(X)), jax.random.split(jax_key(key), len(X))
         blocks = [slice(k, k + ROWS) for k in range(0, len(X), ROWS)]
@@ -90,8 +90,8 @@ class VariationalBound(AbstractTrainer):
     objective: ClassVar[str] = "minus a lower bound of log p(x), the mean over rows"
 
     def __post_init__(self) -> None:
-        check_count("draws", self.draws, 1)
-        check_count("weighted", self.weighted, 1)
+        check_whole("draws", self.draws, 1)
+        check_whole("weighted", self.weighted, 1)
         if isinstance(self.unconditioned, bool) or not 0 <= self.unconditioned < 1:
             raise MethodError(f"unconditioned must be a share from 0 to below 1, got {self.unconditioned!r}.")
 

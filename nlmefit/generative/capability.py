@@ -16,9 +16,9 @@ from jaxtyping import Array, Float
 
 from nlmefit.backend import compiler_options
 from nlmefit.errors import DataError, ModelError, NlmefitError
-from nlmefit.estimate.options import check_count
 from nlmefit.generative.rows import Samples, matrix
 from nlmefit.keys import Key, jax_key
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
 BLOCK = 4096
@@ -112,7 +112,7 @@ class AbstractSampler(AbstractGenerative):
 
         Raises MethodError, DataError for wrong arguments, ModelError where the model has no values yet.
         """
-        check_count("n", n, 1)
+        check_whole("n", n, 1)
         if self.dimension is None:
             self._rows(None)
         c = self._given(given, n)
@@ -154,7 +154,7 @@ class AbstractBounded(AbstractSampler):
 
     def elbo(self, X: Any, *, draws: int = 100, key: Key = 0, given: Any = None) -> Float[np.ndarray, "N"]:
         """The bound of log p(x_i) by row, the mean of that many draws."""
-        check_count("draws", draws, 1)
+        check_whole("draws", draws, 1)
         X = self._rows(X)
         keys = jax.random.split(jax_key(key), len(X))
         return in_blocks(_bounds, self, X, self._given(given, len(X)), keys, count=draws)

@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 
 from nlmefit import gaussian
 from nlmefit.errors import MethodError
-from nlmefit.estimate.options import check_count
 from nlmefit.gaussian import Gaussian
 from nlmefit.generative.bijections import Affine
 from nlmefit.generative.capability import AbstractDensity
@@ -23,6 +22,7 @@ from nlmefit.generative.neural_ode import AbstractSolver, Adaptive
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.velocity import AbstractVelocity, Dynamics, check_solver
 from nlmefit.networks import MLP
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
 Law = Literal["rademacher", "normal"]
@@ -41,7 +41,7 @@ class Hutchinson:
     law: Law = "rademacher"
 
     def __post_init__(self) -> None:
-        check_count("probes", self.probes, 1)
+        check_whole("probes", self.probes, 1)
         if self.law not in get_args(Law):
             raise MethodError(f"law must be 'rademacher' or 'normal', got {self.law!r}.")
 

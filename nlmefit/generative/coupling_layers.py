@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.errors import ModelError
-from nlmefit.estimate.options import check_count
 from nlmefit.generative import mixture_cdf, splines
 from nlmefit.generative.bijections import AbstractBijection, Mapped
 from nlmefit.networks import MLP
+from nlmefit.options import check_whole
 
 
 class AbstractCoupling(abc.ABC):
@@ -86,7 +86,7 @@ class SplineCoupling(AbstractCoupling):
     bound: float = 4.0
 
     def __post_init__(self) -> None:
-        check_count("bins", self.bins, 2)
+        check_whole("bins", self.bins, 2)
         if not self.bound > 0:
             raise ModelError(f"SplineCoupling(bound=...) must be positive, got {self.bound!r}.")
 
@@ -114,7 +114,7 @@ class MixtureCoupling(AbstractCoupling):
     components: int = 4
 
     def __post_init__(self) -> None:
-        check_count("components", self.components, 2)
+        check_whole("components", self.components, 2)
 
     @property
     def parameters(self) -> int:

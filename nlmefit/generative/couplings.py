@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 
 from nlmefit import gaussian
 from nlmefit.errors import MethodError
-from nlmefit.estimate.options import check_count
 from nlmefit.gaussian import Gaussian
 from nlmefit.generative.capability import in_blocks, jitted
 from nlmefit.generative.cnf import CNF
@@ -24,6 +23,7 @@ from nlmefit.generative.rows import Samples
 from nlmefit.generative.transport import pairing
 from nlmefit.generative.velocity import AbstractVelocity
 from nlmefit.networks import MLP
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
 
@@ -101,8 +101,8 @@ class OptimalTransport(AbstractSourceCoupling):
     condition_weight: float = 100.0
 
     def __post_init__(self) -> None:
-        check_count("among", self.among, 1)
-        check_count("pairs", self.pairs, 1)
+        check_whole("among", self.among, 1)
+        check_whole("pairs", self.pairs, 1)
         if not self.condition_weight >= 0:
             raise MethodError(f"condition_weight must be 0 or more, got {self.condition_weight!r}.")
 

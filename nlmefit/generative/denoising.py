@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError
-from nlmefit.estimate.options import check_count
 from nlmefit.generative.bound import dropped, stratified
 from nlmefit.generative.diffusion import Diffusion, held
 from nlmefit.generative.method import AbstractTrainer
 from nlmefit.generative.noising import noise, signal
 from nlmefit.generative.training import Training
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
 Weighting = Literal["simple", "likelihood", "snr", "velocity"]
@@ -50,7 +50,7 @@ class DenoisingScoreMatching(AbstractTrainer):
     objective: ClassVar[str] = "the weighted squared error of the score, the mean over rows"
 
     def __post_init__(self) -> None:
-        check_count("draws", self.draws, 1)
+        check_whole("draws", self.draws, 1)
         if self.weighting not in get_args(Weighting):
             raise MethodError(f"weighting must be one of {', '.join(get_args(Weighting))}, got {self.weighting!r}.")
         if isinstance(self.unconditioned, bool) or not 0 <= self.unconditioned < 1:

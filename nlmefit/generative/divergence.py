@@ -24,7 +24,7 @@ from jaxtyping import Float
 from scipy.special import expit, roots_legendre
 
 from nlmefit.errors import DataError, MethodError
-from nlmefit.estimate.options import check_count
+from nlmefit.options import check_whole
 
 LogDensity = Callable[[Any], Any]
 Which = Literal["p", "q"]
@@ -92,7 +92,7 @@ class Interval(AbstractExpectation):
                 f"an Interval needs finite lower < breaks < upper, in order; got {', '.join(f'{x:g}' for x in edges)}. "
                 "For a law on the whole line take limits that leave out less than 1e-6 of it."
             )
-        check_count("panels", self.panels, 1)
+        check_whole("panels", self.panels, 1)
 
     def law(self, name: Which, log_density: LogDensity) -> Law:
         remedy = (

@@ -16,13 +16,13 @@ from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
 from nlmefit.errors import DataError
-from nlmefit.estimate.options import check_count
 from nlmefit.generative.capability import AbstractGenerative, in_blocks, jitted
 from nlmefit.generative.divergence import Estimate
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.standard import Standard
 from nlmefit.keys import Key, jax_key
 from nlmefit.networks import MLP
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
 LEAPS = 5
@@ -58,8 +58,8 @@ class AbstractEnergy(AbstractGenerative):
 
         Raises MethodError for options out of range, ModelError before a fit.
         """
-        check_count("draws", draws, 2)
-        check_count("temperatures", temperatures, 2)
+        check_whole("draws", draws, 2)
+        check_whole("temperatures", temperatures, 2)
         particles = self._annealed(draws, temperatures, key)
         relative = np.exp(particles.log_weight - np.max(particles.log_weight))
         error = float(np.std(relative, ddof=1) / np.mean(relative) / np.sqrt(draws))
@@ -70,8 +70,8 @@ class AbstractEnergy(AbstractGenerative):
 
         Raises MethodError for options out of range, ModelError before a fit.
         """
-        check_count("n", n, 1)
-        check_count("temperatures", temperatures, 2)
+        check_whole("n", n, 1)
+        check_whole("temperatures", temperatures, 2)
         particles = self._annealed(max(n, LEAST), temperatures, key)
         weights = np.exp(particles.log_weight - logsumexp(particles.log_weight))
         generator = np.random.default_rng(np.asarray(jax.random.key_data(jax.random.fold_in(jax_key(key), 1))))

@@ -11,13 +11,13 @@ from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError
 from nlmefit.estimate.method import Reporter
-from nlmefit.estimate.options import check_count
 from nlmefit.generative.couplings import AbstractSourceCoupling, Independent, Joint
 from nlmefit.generative.method import AbstractTrainer
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.training import Trained, Training, train
 from nlmefit.generative.transport import path_energy
 from nlmefit.generative.velocity import AbstractVelocity
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
 
@@ -91,7 +91,7 @@ def straightness(model: AbstractVelocity, Z: Any, *, given: Any = None, nodes: i
 
     Raises MethodError for fewer than 2 nodes, DataError for rows of another size.
     """
-    check_count("nodes", nodes, 2)
+    check_whole("nodes", nodes, 2)
     times = np.linspace(1.0, 0.0, nodes)
     paths = model.paths(Z, times, given=given)
     velocities = np.stack([model.velocity_at(x, t, given=given) for x, t in zip(paths, times, strict=True)])

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError
-from nlmefit.estimate.options import check_count
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
 Field = Callable[[Any, Any, Any], Any]
@@ -55,7 +55,7 @@ class Euler(AbstractSolver):
     steps: int = 1
 
     def __post_init__(self) -> None:
-        check_count("steps", self.steps, 1)
+        check_whole("steps", self.steps, 1)
 
     def solve(self, field: Field, z: Any, theta: Any, start: Any, end: Any) -> Any:
         return _fixed(lambda t, h, z: _moved(z, h, field(t, z, theta)), z, start, end, self.steps)
@@ -72,7 +72,7 @@ class RungeKutta(AbstractSolver):
     steps: int = 8
 
     def __post_init__(self) -> None:
-        check_count("steps", self.steps, 1)
+        check_whole("steps", self.steps, 1)
 
     def solve(self, field: Field, z: Any, theta: Any, start: Any, end: Any) -> Any:
         def step(t: Any, h: Any, z: Any) -> Any:

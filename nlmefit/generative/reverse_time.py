@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError, ModelError
-from nlmefit.estimate.options import check_count
 from nlmefit.generative.capability import AbstractDensity, AbstractGenerative, AbstractSampler, in_blocks
 from nlmefit.generative.diffusion import AbstractDiffusion, ancestral
 from nlmefit.generative.noising import signal
 from nlmefit.generative.rows import Samples
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
 
@@ -59,7 +59,7 @@ class DDIM(AbstractWrapped, AbstractSampler):
     stochastic: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self) -> None:
-        check_count("steps", self.steps, 1)
+        check_whole("steps", self.steps, 1)
         if not 0 <= self.stochastic <= 1:
             raise MethodError(f"stochastic must be from 0 to 1, got {self.stochastic!r}.")
 
@@ -78,7 +78,7 @@ class ReverseSDE(AbstractWrapped, AbstractSampler):
     steps: int = eqx.field(static=True, default=500)
 
     def __check_init__(self) -> None:
-        check_count("steps", self.steps, 1)
+        check_whole("steps", self.steps, 1)
 
     def step(self, x: Float[Array, "D"], t: Scalar, given: Float[Array, "C"]) -> tuple[Float[Array, "D"], Scalar]:
         """Mean and standard deviation of x at t - 1/steps given x at t, in standardised units."""
@@ -119,7 +119,7 @@ class ProbabilityFlow(AbstractWrapped, AbstractDensity):
     max_steps: int = eqx.field(static=True, default=2000)
 
     def __check_init__(self) -> None:
-        check_count("max_steps", self.max_steps, 1)
+        check_whole("max_steps", self.max_steps, 1)
 
     def velocity(self, x: Float[Array, "D"], t: Scalar, given: Float[Array, "C"]) -> Float[Array, "D"]:
         """f(x, t), in standardised units."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.errors import ModelError
-from nlmefit.estimate.options import check_count
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
 
@@ -113,7 +113,7 @@ class LearnedSchedule(AbstractEnds):
     straight: Float[Array, ""] | None = None
 
     def __check_init__(self) -> None:
-        check_count("units", self.units, 1)
+        check_whole("units", self.units, 1)
 
     def built(self, key: Array) -> "AbstractSchedule":
         if self.weights is not None:

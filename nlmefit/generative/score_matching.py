@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError
-from nlmefit.estimate.options import check_count
 from nlmefit.generative.energy import AbstractEnergy
 from nlmefit.generative.method import AbstractTrainer
 from nlmefit.generative.training import Training
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
 Way = Literal["exact", "sliced", "denoising"]
@@ -49,7 +49,7 @@ class ScoreMatching(AbstractTrainer):
     def __post_init__(self) -> None:
         if self.way not in get_args(Way):
             raise MethodError(f"way must be one of {', '.join(get_args(Way))}, got {self.way!r}.")
-        check_count("directions", self.directions, 1)
+        check_whole("directions", self.directions, 1)
         if isinstance(self.noise, bool) or not isinstance(self.noise, int | float) or not 0 < self.noise < 10:
             raise MethodError(f"noise must be a number above 0 and below 10, got {self.noise!r}.")
 

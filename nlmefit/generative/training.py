@@ -19,10 +19,10 @@ from jaxtyping import Array, Float, Int
 
 from nlmefit.errors import DataError, MethodError
 from nlmefit.estimate.method import Reporter
-from nlmefit.estimate.options import check_count
 from nlmefit.estimate.status import Status
 from nlmefit.generative.capability import jitted
 from nlmefit.generative.rows import Samples
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
 Precision = Literal["float32", "float64"]
@@ -60,8 +60,8 @@ class Training:
     betas: tuple[float, float] = (0.9, 0.999)
 
     def __post_init__(self) -> None:
-        check_count("steps", self.steps, 1)
-        check_count("batch", self.batch, 1)
+        check_whole("steps", self.steps, 1)
+        check_whole("batch", self.batch, 1)
         for option, most in (("rate", 10.0), ("average", 1.0), ("decay", 10.0), ("held_out", 0.9)):
             value = getattr(self, option)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < most:

@@ -15,8 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from nlmefit.errors import DataError, MethodError
-from nlmefit.estimate.options import check_count
 from nlmefit.generative.divergence import as_sample
+from nlmefit.options import check_whole
 
 EMD_ITERATIONS = 100_000_000
 """Pivots of the network simplex; it needs far fewer, POT's own limit of 100 000 is too few for thousands of points."""
@@ -63,7 +63,7 @@ def sinkhorn(
     """
     x, y = _samples(x, y)
     _check_order(order)
-    check_count("iterations", iterations, 1)
+    check_whole("iterations", iterations, 1)
     if not (np.isfinite(regularization) and regularization > 0):
         raise MethodError(f"regularization must be positive, got {regularization!r}; for none use wasserstein(x, y).")
 

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
 from nlmefit.errors import DataError
-from nlmefit.estimate.options import check_count
 from nlmefit.generative.divergence import as_sample
 from nlmefit.keys import Key, jax_key
+from nlmefit.options import check_whole
 
 SHARE = 0.95
 """Of random divisions, that stay below the limit."""
@@ -41,7 +41,7 @@ def two_sample_test(x: Any, y: Any, *, permutations: int = 200, key: Key = 0) ->
 
     Raises DataError as `energy_distance`, MethodError for fewer than 20 permutations.
     """
-    check_count("permutations", permutations, 20)
+    check_whole("permutations", permutations, 20)
     pooled, signs = _pooled(x, y)
     generator = np.random.default_rng(np.asarray(jax.random.key_data(jax_key(key))))
     divided = np.stack([signs, *(generator.permutation(signs) for _ in range(permutations))])

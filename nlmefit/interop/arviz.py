@@ -52,8 +52,8 @@ def to_arviz(fit: Fit, draws: int | None = None, *, key: Any = 0, inner: int = 5
     or a parameter has the name of something else in its group.
     """
     problem = _problem(fit)
-    _check_count("draws", draws if draws is not None else DRAWS, 1)
-    _check_count("inner", inner, 0)
+    _check_whole("draws", draws if draws is not None else DRAWS, 1)
+    _check_whole("inner", inner, 0)
     seed = jax_key(key)
     drawn = of_chains(problem, fit, draws) or approximated(problem, fit, DRAWS if draws is None else draws, seed)
     report, eta, terms = _evaluated(problem, drawn)
@@ -86,7 +86,7 @@ def _problem(fit: Fit) -> Problem:
     return Problem(fit.latent, fit.data)
 
 
-def _check_count(name: str, value: Any, least: int) -> None:
+def _check_whole(name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise MethodError(f"{name} must be a whole number from {least} up, got {value!r}.")
 

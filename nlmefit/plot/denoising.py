@@ -10,10 +10,10 @@ from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
 from nlmefit.errors import DataError, NlmefitError
-from nlmefit.estimate.options import check_count
 from nlmefit.generative.capability import in_blocks
 from nlmefit.generative.diffusion import AbstractDiffusion, ancestral_path
 from nlmefit.keys import Key, jax_key
+from nlmefit.options import check_whole
 from nlmefit.plot import style
 from nlmefit.plot.generative import column_names, frame, images, model_of, mosaic, name_of, panel_size, plane
 
@@ -43,9 +43,9 @@ def denoising(
     model = model_of(of)
     if not isinstance(model, AbstractDiffusion):
         raise NlmefitError(f"denoising is drawn of diffusions; {name_of(model)} adds no noise to the data. See nm.plot.samples.")
-    check_count("steps", steps, 1)
+    check_whole("steps", steps, 1)
     count = n or (600 if shape is None else PICTURES)
-    check_count("n", count, 1)
+    check_whole("n", count, 1)
     if not times or not all(0 <= t <= 1 for t in times):
         raise DataError(f"times must be between 0 (data) and 1 (noise), got {times!r}.")
     if shape is None and model.dimension not in (None, 2):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from nlmefit.estimate.options import check_count
+from nlmefit.options import check_whole
 from nlmefit.plot import style
 from nlmefit.plot.generative import column_names, frame, grid, model_of, name_of, panel_size, planar, plane
 from nlmefit.plot.legend import legend_below
@@ -32,7 +32,7 @@ def density(of: Any, X: Any, *, given: Any = None, names: Sequence[str] | None =
     exact = not hasattr(type(model), "unnormalized_log_prob")
     evaluate = model.log_prob if exact else model.unnormalized_log_prob  # type: ignore[attr-defined]
     X = planar(model, X, "The density")
-    check_count("points", points, 10)
+    check_whole("points", points, 10)
     limits = frame(X)
     across, up, places = grid(limits, (points, points))
     cell = (across[1] - across[0]) * (up[1] - up[0])

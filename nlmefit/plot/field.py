@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nlmefit.errors import DataError
-from nlmefit.estimate.options import check_count
 from nlmefit.generative.capability import in_blocks
 from nlmefit.generative.diffusion import AbstractDiffusion
 from nlmefit.generative.noising import noise, signal
 from nlmefit.generative.velocity import AbstractVelocity
 from nlmefit.keys import Key, jax_key
+from nlmefit.options import check_whole
 from nlmefit.plot import style
 from nlmefit.plot.generative import column_names, frame, grid, model_of, name_of, panel_size, planar, plane, shape_of
 from nlmefit.plot.legend import legend_below
@@ -54,8 +54,8 @@ def field(
     if not isinstance(model, AbstractVelocity):
         model.stein_score  # type: ignore[attr-defined]  # noqa: B018  what it cannot do, it says
     X = planar(model, X, "A field")
-    check_count("paths", paths, 1)
-    check_count("points", points, 3)
+    check_whole("paths", paths, 1)
+    check_whole("points", points, 3)
     if not times or not all(0 <= t <= 1 for t in times):
         raise DataError(f"times must be between 0 (data) and 1 (source), got {times!r}.")
     X = X[np.random.default_rng(0).permutation(len(X))[:MOST_DOTS]]

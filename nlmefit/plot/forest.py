@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from nlmefit.declare.covariates import Category
 from nlmefit.errors import MethodError, ModelError, NlmefitError, unknown
-from nlmefit.estimate.options import check_count
 from nlmefit.estimate.problem import Problem
 from nlmefit.joint_draws import has_covariance, parameters
 from nlmefit.keys import Key, jax_key
 from nlmefit.model import Model
+from nlmefit.options import check_whole
 from nlmefit.plot import style
 from nlmefit.plot.differences import EQUIVALENCE, ratio_axis
 from nlmefit.plot.legend import legend_below
@@ -104,7 +104,7 @@ def covariate_effects(
     Raises NlmefitError for a fit without data, unknown names, and a model in which no covariate acts; MethodError for a fit
     without the covariance of its estimates; ModelError for a fit that was loaded without its model.
     """
-    check_count("draws", draws, 100)
+    check_whole("draws", draws, 100)
     model, problem = _bound(fit)
     if not model.covariates:
         raise NlmefitError("the model has no covariates.")

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nlmefit.errors import DataError
-from nlmefit.estimate.options import check_count
 from nlmefit.generative.rows import matrix
+from nlmefit.options import check_whole
 from nlmefit.plot import style
 from nlmefit.plot.generative import images, model_of, mosaic, name_of
 
@@ -23,7 +23,7 @@ def reconstruction(of: Any, X: Any, shape: tuple[int, ...], *, given: Any = None
     """
     model = model_of(of)
     reconstruct = model.reconstruct  # type: ignore[attr-defined]
-    check_count("n", n, 1)
+    check_whole("n", n, 1)
     X = matrix("X", X, model.dimension)[:n]
     c = None if given is None else matrix("given", given)
     if c is not None and len(c) > 1:

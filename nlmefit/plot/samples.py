@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nlmefit.errors import DataError
-from nlmefit.estimate.options import check_count
 from nlmefit.generative.rows import matrix
 from nlmefit.keys import Key
+from nlmefit.options import check_whole
 from nlmefit.plot import style
 from nlmefit.plot.generative import column_names, frame, images, model_of, mosaic, name_of, panel_size, plane
 from nlmefit.plot.legend import legend_below
@@ -43,7 +43,7 @@ def samples(
     model = model_of(of)
     draw = model.sample  # type: ignore[attr-defined]
     X = matrix("X", X, model.dimension)
-    check_count("n", 1 if n is None else n, 1)
+    check_whole("n", 1 if n is None else n, 1)
     most = n or (MOST_ROWS if shape is None else PICTURES)
     rows = np.sort(np.random.default_rng(0).permutation(len(X))[:most])
     options = {} if given is None else {"given": matrix("given", given)}

@@ -10,11 +10,11 @@ import pandas as pd
 
 from nlmefit.errors import DataError, MethodError, unknown
 from nlmefit.estimate.draws import generator
-from nlmefit.estimate.options import check_count
 from nlmefit.fit import fit
 from nlmefit.generative.capability import AbstractSampler
 from nlmefit.generative.method import GenerativeFit
 from nlmefit.keys import Key, jax_key
+from nlmefit.options import check_whole
 from nlmefit.shown import html
 
 LEVELS = 40
@@ -40,7 +40,7 @@ class CovariateModel:
 
     def sample(self, n: int, *, key: Key = 0) -> pd.DataFrame:
         """Covariates of n new subjects. Raises MethodError unless n is a whole number from 1 up."""
-        check_count("n", n, 1)
+        check_whole("n", n, 1)
         choose, draw = jax.random.split(jax_key(key))
         rows = generator(choose).integers(len(self.table), size=n)
         found = self.table.loc[:, list(self.categories)].iloc[rows].reset_index(drop=True)

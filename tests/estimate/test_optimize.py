@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from nlmefit.estimate.optimize import Control, Point, Search, hessian, minimize
+from nlmefit.estimate.standard_errors import different
 
 
 def quadratic(u):
@@ -108,3 +109,21 @@ def test_a_coordinate_that_fades_away_does_not_hold_up_the_others():
     search = minimize(evaluate, evaluate(np.array([3.0, -2.0, 1.0, -1.0, -9.0])), np.ones(5), lambda i, p: None)
     np.testing.assert_allclose(search.point.u[:4], 0, atol=1e-4)
     assert search.iterations < 15
+
+
+def test_no_search_ends_in_a_linear_algebra_error():
+    """A curvature beyond numbers, as from data of 1e150, is an end with a reason."""
+    search = run(lambda u: (float(u @ u), np.array([np.inf if abs(u[0]) > 1 else 2 * u[0], 2 * u[1]])), [0.5, 3.0])
+    assert search.point.finite
+    point = Point(np.zeros(2), 1.0, np.full(2, 1e200), np.full((3, 2), 1e300))
+    found = minimize(lambda u: point, point, np.ones(2), lambda i, p: None)
+    assert "curvature" in found.stopped
+
+
+def test_subjects_that_repeat_make_no_saddle():
+    """S has the rank of the different subjects: with fewer of them than parameters it says nothing of the data."""
+    rng = np.random.default_rng(0)
+    few = rng.normal(size=(5, 7))
+    assert different(few[[0, 0, 1, 2, 3, 4, 4, 1, 2]]) == 5
+    assert different(np.r_[few, few * (1 + 1e-12)]) == 5
+    assert different(rng.normal(size=(9, 7))) == 9
