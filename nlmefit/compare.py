@@ -107,7 +107,7 @@ def _row(fit: Fit, found: Marginal) -> dict[str, Any]:
     }
 
 
-def _named(fits: Mapping[str, Fit] | Sequence[Fit]) -> dict[str, Fit]:
+def _named(fits: Any) -> dict[str, Fit]:
     if isinstance(fits, Fit) or not isinstance(fits, Mapping | Sequence) or isinstance(fits, str):
         raise NlmefitError(f"compare takes several fits, as a list or by name, got {type(fits).__name__}.")
     if isinstance(fits, Mapping):

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -315,7 +315,7 @@ class Fit:
 
     def subject(self, label: Any) -> pd.Series:
         """One subject's contribution and random effects. Raises NlmefitError where there is no such subject."""
-        if label not in self.contributions.index:
+        if isinstance(label, bool) or not isinstance(label, Hashable) or label not in self.contributions.index:
             first = ", ".join(map(str, self.contributions.index[:5]))
             raise NlmefitError(f"there is no subject {label!r}; the first are {first}.")
         return pd.concat([self.contributions.loc[label], self.eta.loc[label]])

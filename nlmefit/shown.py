@@ -60,6 +60,7 @@ def _place(rows: Any, subject: Any) -> str:
     rows = list(rows)
     first = ", ".join(map(str, rows[:FIRST])) + (", ..." if len(rows) > FIRST else "")
     of = "" if not rows else f", row {first}" if len(rows) == 1 else f", {len(rows)} rows: {first}"
+    subject = f"{subject:g}" if isinstance(subject, float) and subject == subject else subject
     whose = "" if subject is None or subject != subject else f" ({'first ' if len(rows) > 1 else ''}subject {subject})"
     return of + whose
 

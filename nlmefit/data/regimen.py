@@ -169,6 +169,8 @@ class Regimen:
         **Arguments:** `covariates` of the subject, for amounts by covariate; `compartments` the model's, for those given by name;
         `written_out` a record for each dose, without ADDL.
         """
+        if covariates is not None and not isinstance(covariates, Mapping):
+            raise DataError(f"covariates must be values by name, got {covariates!r}.")
         series = [s for whole in self._series for s in (_single(whole) if written_out else [whole])]
         rows = [_record(s, covariates or {}, compartments) for s in series]
         return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("TIME", kind="stable", ignore_index=True)
@@ -179,6 +181,8 @@ class Regimen:
 
         Raises DataError where there is no dose, where a reset (EVID 3 or 4, SS 2) stands among them, or several subjects.
         """
+        if not isinstance(records, pd.DataFrame):
+            raise DataError(f"Regimen.from_frame reads a table of records, got {records!r}.")
         read = read_records(records.assign(ID=1) if "ID" not in [str(c).upper() for c in records] else records, (), columns)
         if read.frame["ID"].nunique() > 1:
             raise DataError("Regimen.from_frame reads one subject's records; choose one: df[df['ID'] == ...].")

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nlmefit.errors import NlmefitError, unknown
+from nlmefit.errors import NlmefitError
 from nlmefit.options import check_word
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
@@ -64,10 +64,8 @@ def paired(exposures: pd.DataFrame, reference: str, metric: str, kind: str = "ra
         raise NlmefitError("the figure is of a simulation, or of what nm.exposure returned.")
     metrics = [str(name) for name in exposures if name not in ("regimen", *PAIRED)]
     names = [str(name) for name in dict.fromkeys(exposures["regimen"])]
-    if metric not in metrics:
-        raise NlmefitError("metric=: " + unknown("metric", str(metric), metrics))
-    if reference not in names:
-        raise NlmefitError("reference=: " + unknown("regimen", str(reference), names))
+    check_word("metric", metric, metrics, "metric", NlmefitError)
+    check_word("reference", reference, names, "regimen", NlmefitError)
     if len(names) < 2:
         raise NlmefitError(f"{reference} is the only regimen; there is nothing to compare it with.")
     base = exposures.loc[exposures["regimen"] == reference, [*PAIRED, metric]].rename(columns={metric: "base"})

@@ -1,6 +1,6 @@
 """`nm.plot.etas`: the random effects' distributions, pairs, and relations to covariates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,8 @@ def _covariates(found: Diagnostics, wanted: Sequence[str] | None) -> pd.DataFram
     frame, records = found.data.frame, found.data.records
     ids = records.frame["ID"].to_numpy()
     if wanted is not None:
+        if isinstance(wanted, str) or not isinstance(wanted, Iterable):
+            raise NlmefitError(f"covariates must be a list of columns, got {wanted!r}.")
         for name in wanted:
             if name not in frame:
                 raise NlmefitError("covariates=: " + unknown("column", str(name), map(str, frame.columns)))

@@ -1,6 +1,6 @@
 """`nm.plot.individuals`: each subject's observations and predictions over time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -81,6 +81,8 @@ def _chosen(found: Diagnostics, subjects: Sequence[Any] | None) -> list[Any]:
     known = list(found.problem.ids)
     if subjects is None:
         return known
+    if isinstance(subjects, str) or not isinstance(subjects, Iterable):
+        raise NlmefitError(f"subjects must be a list of IDs, got {subjects!r}.")
     for who in subjects:
         if who not in known:
             raise NlmefitError(f"there is no subject {who!r}; the first are {', '.join(map(str, known[:5]))}.")

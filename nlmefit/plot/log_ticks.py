@@ -28,5 +28,5 @@ class LogTicks(Locator):
             ticks = ticks[(ticks >= vmin * (1 - 1e-9)) & (ticks <= vmax * (1 + 1e-9))]
             if len(ticks) >= LEAST:
                 return ticks
-        ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(vmin, vmax)
-        return ticks[(ticks >= vmin) & (ticks <= vmax)]
+        even = np.asarray(MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(vmin, vmax))
+        return even[(even >= vmin) & (even <= vmax)]

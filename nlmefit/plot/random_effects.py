@@ -23,8 +23,10 @@ def random_effects(fit: Fit) -> Figure:
     (bars), and the normal one with the same omega (dashed). Of two with a joint flow: where the population is (shaded), and the
     modes.
 
-    Raises NlmefitError for a model without `flow = nm.Flow(...)`.
+    Raises NlmefitError for what is no fit, and for a model without `flow = nm.Flow(...)`.
     """
+    if not isinstance(fit, Fit):
+        raise NlmefitError(f"the figure is of a fit, got {type(fit).__name__}.")
     flow = getattr(getattr(fit.model, "specification", None), "flow", None)
     if flow is None:
         raise NlmefitError("the model's random effects are normal; nm.plot.etas shows those. This figure is of nm.Flow(...).")

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import NlmefitError, unknown
+from nlmefit.options import check_truth, check_word
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
 from nlmefit.saved import model_name
@@ -37,8 +38,9 @@ def regimens(
     """
     if not isinstance(simulation, Simulation):
         raise NlmefitError(f"the figure is of what nm.simulate returned, got {type(simulation).__name__}.")
-    if endpoint is not None and endpoint not in simulation.endpoints:
-        raise NlmefitError("endpoint=: " + unknown("endpoint", str(endpoint), simulation.endpoints))
+    if endpoint is not None:
+        check_word("endpoint", endpoint, simulation.endpoints, "endpoint", NlmefitError)
+    check_truth("log", log)
     shown = list(simulation.endpoints) if endpoint is None else [endpoint]
     single = len(simulation.ids) == 1
     bands = simulation.bands(TAILS, by="ID" if single else "draw")

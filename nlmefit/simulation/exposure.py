@@ -161,7 +161,7 @@ def _check_seen(arm: Arm, window: _Window) -> None:
         if at not in known:
             known[at] = _holes(times, window)
         holes = known[at]
-        given = np.asarray(doses.time[i])[np.asarray(doses.segment[i]) >= 0] if holes else ()
+        given = np.asarray(doses.time[i])[np.asarray(doses.segment[i]) >= 0] if holes else np.zeros(0)
         for low, high in holes:
             if np.any((given > low) & (given < high)):
                 raise DataError(

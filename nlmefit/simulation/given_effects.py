@@ -23,7 +23,7 @@ def given_effects(eta: Any, problem: Problem) -> Any:
     if isinstance(eta, Fit):
         return of_fit(eta, problem)
     if isinstance(eta, Mapping) and eta and all(isinstance(row, Mapping) for row in eta.values()):
-        eta = pd.DataFrame.from_dict(eta, orient="index")
+        eta = pd.DataFrame.from_dict(dict(eta), orient="index")
     if not isinstance(eta, pd.DataFrame):
         raise MethodError(
             f"eta must be one of the words for a kind, or a table with a row per ID (or the .draws of nm.posterior), got {eta!r}."

@@ -73,9 +73,9 @@ class Target:
         given = [name for name in ("value", "between", "at_least", "at_most") if getattr(self, name) is not None]
         if len(given) != 1:
             raise MethodError(f"a target says one of value=, between=, at_least=, at_most=; got {', '.join(given) or 'none'}.")
-        numbers = (getattr(self, given[0]),)
+        numbers: tuple[Any, ...] = (getattr(self, given[0]),)
         if self.between is not None:
-            numbers = self.between if isinstance(self.between, tuple | list) else ()
+            numbers = tuple(self.between) if isinstance(self.between, tuple | list) else ()
             if len(numbers) != 2:
                 raise MethodError(f"between must be a lower and an upper end, got {self.between!r}.")
         if not all(is_number(x) and x > 0 for x in numbers):

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, Bool, Float
@@ -126,9 +127,9 @@ class Simulation:
     def _refuse(self, arm: Arm, problem: Problem, name: str, draw: int, who: int, row: int) -> None:
         """DataError that says of whom, when, and at which individual parameters."""
         eta = random_effects(problem, self.u[draw], self.key, draw, who) if self.eta is None else self.eta[draw, who]
-        theta = problem.coordinates.theta(self.u[draw], problem.fixed)
+        theta = problem.coordinates.theta(jnp.asarray(self.u[draw]), problem.fixed)
         subject = jax.tree.map(lambda x: np.asarray(x)[who], problem.subjects)
-        at = {n: float(v) for n, v in arm.latent.individual(theta, np.asarray(eta), subject).items()}
+        at = {n: float(v) for n, v in arm.latent.individual(theta, jnp.asarray(eta), subject).items()}
         covariates = {n: float(v) for n, v in subject.covariates.items() if np.ndim(v) == 0}
         told = "Its individual parameters are " + _listed(at) + (f", with {_listed(covariates)}" if covariates else "")
         odd = [n for n, v in at.items() if not v > 0]

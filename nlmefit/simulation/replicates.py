@@ -73,7 +73,7 @@ def pieces(
 def random_effects(problem: Problem, u: Float[np.ndarray, " p"], key: Array, draw: int, who: int) -> Float[np.ndarray, " q"]:
     """The new random effects that `pieces` gives a subject in a draw at u."""
     effects, _ = _keys(key, draw, who)
-    root = problem.model.omega(problem.coordinates.theta(u, problem.fixed))
+    root = problem.model.omega(problem.coordinates.theta(jnp.asarray(u), problem.fixed))
     return np.asarray(root @ jax.random.normal(effects, (problem.q,)))
 
 
