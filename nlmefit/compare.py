@@ -38,7 +38,7 @@ def log_marginal(
 
     Raises MethodError for anything else as `referee`, and as `nm.fit` does for data and model.
     """
-    latent, dataset = bind(model.model if isinstance(model, Fit) else model, data)
+    latent, dataset = bind(model, data)
     problem = Problem(latent, dataset)
     with Progress(progress, "log p(y)") as line:
         return marginal(problem, problem.coordinates.start(), referee, jax_key(key), line)
@@ -85,7 +85,7 @@ def _data_of(name: str, fit: Fit, data: Any) -> Any:
         return fit.data
     if data is None:
         raise NlmefitError(f"`{name}` was loaded from a file, which holds no data: nm.compare(fits, data=...).")
-    found = bind(fit.model, data)[1]
+    found = bind(fit, data)[1]
     if fit.provenance and not same_data(fit, found):
         raise NlmefitError(f"`{name}` was fitted to other data than data=, or to these read by other rules (covariates, BLQ).")
     return found

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from nlmefit.data.reading import Reading
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import MethodError, ModelError
 from nlmefit.estimate.method import AbstractMethod, Found
@@ -86,10 +87,11 @@ def _trained(
 def evaluate(model: Model | AbstractLatentModel | Fit, data: Data, method: AbstractMethod, *, key: Key = 0) -> Fit:
     """A `Fit` at the model's own values (NONMEM's MAXEVAL=0): objective, contributions, random effects; no standard errors.
 
+    At a fit, `data` in a DataFrame are read by the fit's own rules (columns, covariates, BLQ); pass `nm.Subjects` for others.
     Raises as `fit` does.
     """
     began = time.perf_counter()
-    problem = _problem(model.model if isinstance(model, Fit) else model, data, method)
+    problem = _problem(model, data, method)
     random = jax_key(key)
     return _assembled(problem, method, method.evaluate(problem, random), random, began)
 
@@ -102,11 +104,14 @@ def _problem(model: Any, data: Data, method: Any) -> Problem:
 
 
 def bind(model: Any, data: Data) -> tuple[AbstractLatentModel, Any]:
-    """The latent model and the laid-out data set of a declared or generative model."""
+    """The latent model and the laid-out data set of a declared or generative model, or of a fit of one, by whose rules the data
+    are then read."""
+    reading = model.reading.of(data) if isinstance(model, Fit) else Reading()
+    model = model.model if isinstance(model, Fit) else model
     if isinstance(model, type) and issubclass(model, Model):
         raise ModelError(f"{model.__name__} is a class; pass an instance: {model.__name__}().")
     if isinstance(model, Model):
-        subjects = Subjects.of(data, model)
+        subjects = Subjects.of(data, model, reading)
         return PopulationModel.of(model, subjects), subjects
     if isinstance(model, AbstractLatentModel) and hasattr(model, "bind"):
         return model.bind(data)

@@ -24,7 +24,7 @@ def fit_quality(
     Raises MethodError unless draws is a whole number from 100 up, and as `nm.fit` does for data and model.
     """
     check_whole("draws", draws, 100)
-    latent, dataset = bind(model.model if isinstance(model, Fit) else model, data)
+    latent, dataset = bind(model, data)
     problem = Problem(latent, dataset)
     with Progress(progress, "fit quality") as line:
         return quality(problem, problem.coordinates.start(), draws, jax_key(key), line)

@@ -57,7 +57,7 @@ def one_step_ahead(
     nothing is left to score, and for `after_time` where the data has no times; and as `nm.fit` does for data and model.
     """
     _check_method(method)
-    latent, dataset = bind(model.model if isinstance(model, Fit) else model, data)
+    latent, dataset = bind(model, data)
     problem = Problem(latent, dataset)
     order = Order.of(problem)
     time = _times(dataset, order)

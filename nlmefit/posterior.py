@@ -83,8 +83,7 @@ def posterior(fit: Fit | Model | AbstractLatentModel, data: Data, draws: int = 1
     ModelError for a fit that was loaded without its model.
     """
     check_whole("draws", draws, 1)
-    model = fit.model if isinstance(fit, Fit) else fit
-    problem = Problem(*bind(model, data))
+    problem = Problem(*bind(fit, data))
     if problem.q == 0:
         raise MethodError("the model has no random effects, so that there is no posterior to draw from.")
     found = random_effects(fit, problem, draws, jax_key(key))
@@ -102,7 +101,7 @@ def posterior(fit: Fit | Model | AbstractLatentModel, data: Data, draws: int = 1
 
 
 def random_effects(fit: Any, problem: Problem, draws: int, key: Array) -> Conditional:
-    """`posterior` as arrays, for the subjects of a problem that starts at the estimates (`Problem(*bind(fit.model, data))`)."""
+    """`posterior` as arrays, for the subjects of a problem that starts at the estimates (`Problem(*bind(fit, data))`)."""
     known = fit.found.posterior if isinstance(fit, Fit) and fit.found is not None else None
     sampling, choosing = jax.random.split(key)
     found = conditional(problem, problem.coordinates.start(), known, draws, sampling)

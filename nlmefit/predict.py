@@ -10,6 +10,8 @@ import pandas as pd
 from numpyro.distributions import Distribution
 
 from nlmefit.backend import compiled
+from nlmefit.data.reading import Reading
+from nlmefit.data.records import event_types
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import DataError, unknown
 from nlmefit.estimate.problem import Structure
@@ -21,27 +23,33 @@ from nlmefit.typing import Theta
 
 def predict(
     model: Model | Fit,
-    data: pd.DataFrame,
+    data: pd.DataFrame | Subjects,
     eta: Fit | pd.DataFrame | Mapping[Any, Mapping[str, float]] | None = None,
     *,
     columns: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """The records of `data`, in their order, with a column per endpoint (its predicted mean) and `A_compartment` amounts.
 
-    **Arguments:** `model` a model at its values, or a fit; `data` in NONMEM's columns, DV not needed; `eta` random effects by
-    subject (a fit, its `eta`, or a mapping from ID), None for eta = 0, the typical subject with each subject's covariates;
-    `columns` maps your column names to standard ones.
+    **Arguments:** `model` a model at its values, or a fit; `data` in NONMEM's columns, DV not needed (or `nm.Subjects`, by
+    their own rules); `eta` random effects by subject (a fit, its `eta`, or a mapping from ID), None for eta = 0, the typical
+    subject with each subject's covariates; `columns` maps your column names to standard ones. At a fit, `data` are read by the
+    fit's own rules (columns, covariates, BLQ). An occasion that the fit has not seen of a subject has the occasion's eta 0.
 
     A dose's record shows the system just after the dose (a bolus counts, an infusion begins), as in NONMEM.
 
     Raises DataError for unusable data, where `eta` lacks a subject or a name, where `data` has a column of a name that the
-    result needs, and where a prediction is not a number.
+    result needs, and where a prediction is not a number (or, at an observation, infinite).
     """
+    reading = model.reading.of(data) if isinstance(model, Fit) else Reading()
     model = model.model if isinstance(model, Fit) else model
-    subjects = Subjects.from_frame(data, model, columns, every_record=True)
+    if columns is not None:
+        reading = Reading(columns, reading.covariates, reading.blq)
+    given = data.frame if isinstance(data, Subjects) and columns is not None else data
+    subjects = Subjects.of(given, model, reading, every_record=True)
+    data = subjects.frame
     latent = PopulationModel.of(model, subjects)
     theta = {name: np.asarray(p.start, float) for name, p in latent.parameters().items()}
-    effects = _effects(eta.eta if isinstance(eta, Fit) else eta, subjects.ids, latent.eta_names())
+    effects = _effects(_of_fit(eta, latent.eta_names()) if isinstance(eta, Fit) else eta, subjects.ids, latent.eta_names())
     values = _predictions(Structure(latent))(theta, effects, subjects.subjects)
     names = [*model.outputs, *(f"A_{name}" for name in model.specification.compartments)]
     for name in names:
@@ -74,22 +82,35 @@ def _mean(predicted: Any) -> Any:
 
 
 def _check_numbers(model: Model, result: pd.DataFrame, subjects: Subjects) -> None:
-    """DataError at the first prediction that is not a number (of an endpoint with a residual model)."""
+    """DataError at the first prediction that is not a number (of an endpoint with a residual model), or that is infinite at an
+    observation's record (before a dose or at it, the log of an amount may well be)."""
+    observed = event_types(subjects.records) == 0
     for name in model.specification.residuals:
-        bad = np.flatnonzero(np.isnan(result[name]))
+        bad = np.flatnonzero(np.isnan(result[name]) | np.isinf(result[name]) & observed)
         if len(bad):
             record = subjects.records.frame.iloc[bad[0]]
             raise DataError(
-                f"the prediction of `{name}` is not a number on {len(bad)} record(s), first row {bad[0]}, "
+                f"the prediction of `{name}` is not a finite number on {len(bad)} record(s), first row {bad[0]}, "
                 f"subject {record['ID']}, TIME {record['TIME']:g}. Check the model's values, the covariates and `eta` there."
             )
+
+
+def _of_fit(fit: Fit, names: tuple[str, ...]) -> pd.DataFrame:
+    """A fit's etas, with 0 on the occasions that it has not seen of a subject."""
+    unseen = [name for name in names if name.startswith("kappa_") and name not in fit.eta]
+    return fit.eta.assign(**dict.fromkeys(unseen, 0.0)).fillna(0.0)
 
 
 def _effects(eta: Any, ids: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     """The random effects by subject (N, q), in the order of the data's subjects."""
     if eta is None:
         return np.zeros((len(ids), len(names)))
-    table = eta if isinstance(eta, pd.DataFrame) else pd.DataFrame.from_dict(eta, orient="index")
+    if not isinstance(eta, pd.DataFrame) and not (isinstance(eta, Mapping) and all(isinstance(v, Mapping) for v in eta.values())):
+        raise DataError(
+            f"eta must be a fit, a table with a row per ID and the columns {', '.join(names) or 'none'}, or a mapping "
+            f"{{ID: {{name: value}}}}, got {type(eta).__name__}."
+        )
+    table = eta if isinstance(eta, pd.DataFrame) else pd.DataFrame.from_dict(dict(eta), orient="index")
     lacking = [name for name in names if name not in table]
     if lacking:
         raise DataError(

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from nlmefit import archive
+from nlmefit.data.reading import Reading
+from nlmefit.data.subjects import Subjects
 from nlmefit.errors import NlmefitError
 from nlmefit.estimate.method import Found, Kind
 from nlmefit.estimate.mixing import described
@@ -86,6 +88,13 @@ class Fit:
     """The random key that decided every draw: `nm.fit(..., key=jax.numpy.asarray(fit.key))` makes the same."""
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Of a loaded fit: the versions of the packages that made it, the data's SHA-256 and number of rows."""
+
+    @property
+    def reading(self) -> Reading:
+        """The rules by which the fit's data were read; every call that is given further data reads them so."""
+        if isinstance(self.data, Subjects):
+            return self.data.reading
+        return Reading(**self.provenance.get("data", {}).get("reading", {}))
 
     @property
     def covariance(self) -> pd.DataFrame:

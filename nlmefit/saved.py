@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 import jax
 import numpy as np
 
+from nlmefit.data.subjects import Subjects
 from nlmefit.declare.model import AbstractModel
 from nlmefit.declare.variant import declared
 from nlmefit.errors import ModelError
@@ -228,8 +229,9 @@ def data_hash(data: Any) -> str:
 
 def reading(data: Any) -> dict[str, Any]:
     """By what rules records were read: how covariates run between them, what counts below a limit, what the columns mean."""
-    columns = {str(k): str(v) for k, v in (getattr(data, "columns", None) or {}).items()}
-    return {"covariates": getattr(data, "rule", None), "blq": getattr(data, "blq", None), "columns": columns}
+    if not isinstance(data, Subjects):
+        return {}
+    return {"covariates": data.rule, "blq": data.blq, "columns": {str(k): str(v) for k, v in data.columns.items()}}
 
 
 def same_data(fit: "Fit", data: Any) -> bool:

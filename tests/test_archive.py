@@ -74,7 +74,7 @@ def assert_same(a, b):
 def test_a_fit_comes_back(fit, path):
     loaded = reloaded(fit, path)
     assert_same(fit, loaded)
-    assert loaded.method.options == {"interaction": True, "covariance": "sandwich"}
+    assert loaded.method.options == {"interaction": True, "covariance": "sandwich", "all_modes": False}
     assert loaded.model.equations() == fit.model.equations()
     assert loaded.model.values == fit.model.values
     np.testing.assert_array_equal(loaded.found.u, fit.found.u)

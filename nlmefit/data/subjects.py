@@ -19,6 +19,7 @@ from nlmefit.data.doses import Doses, doses
 from nlmefit.data.epochs import Course, Rule, course, epochs
 from nlmefit.data.findings import Finding, raise_errors
 from nlmefit.data.needs import Needs, needs_of
+from nlmefit.data.reading import Reading
 from nlmefit.data.records import Records, event_types, observation_rows, read_records
 from nlmefit.errors import DataError, unknown
 
@@ -100,13 +101,29 @@ class Subjects:
     """What is made of observations below a limit."""
 
     @classmethod
-    def of(cls, data: "pd.DataFrame | Subjects", model: Any) -> "Subjects":
-        """`data` laid out for `model`, ready for its likelihood; anew if it was laid out for a model with other needs."""
-        if not isinstance(data, Subjects):
-            return cls.from_frame(data, model)
-        if data.needs == needs_of(model) and not data.every_record:
-            return data
-        return cls.from_frame(data.frame, model, data.columns, covariates=data.rule, blq=data.blq)
+    def of(
+        cls, data: "pd.DataFrame | Subjects", model: Any, reading: Reading | None = None, *, every_record: bool = False
+    ) -> "Subjects":
+        """`data` laid out for `model`: a DataFrame read by the rules of `reading`, `Subjects` by their own, anew if they were
+        laid out for a model with other needs. With `every_record` for prediction, else ready for its likelihood."""
+        if isinstance(data, Subjects):
+            if data.needs == needs_of(model) and data.every_record == every_record:
+                return data
+            reading = data.reading
+        reading = reading or Reading()
+        return cls.from_frame(
+            data.frame if isinstance(data, Subjects) else data,
+            model,
+            reading.columns,
+            covariates=reading.covariates,
+            blq=reading.blq,
+            every_record=every_record,
+        )
+
+    @property
+    def reading(self) -> Reading:
+        """The rules by which the records were read."""
+        return Reading(self.columns, self.rule, self.blq)
 
     @classmethod
     def from_frame(
@@ -177,7 +194,7 @@ def _lay_out(records: Records, needs: Needs, every_record: bool, rule: Rule, blq
     codes, ids = pd.factorize(frame["ID"])
     size = len(ids)
     counted = np.ones(len(frame), bool) if every_record else observation_rows(records, evid)
-    if blq == "M1":
+    if blq == "M1" and not every_record:
         counted &= ~is_censored(records)
     first = np.searchsorted(codes, np.arange(size))
     order = np.arange(len(frame)) - first[codes]

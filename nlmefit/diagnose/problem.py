@@ -36,7 +36,7 @@ def own_or_given(fit: Any, data: Any, call: str, what: str) -> Any:
 
 def bound(fit: Fit, data: Any) -> tuple[Problem, Subjects]:
     """The fit's model at its estimates, bound to the data."""
-    latent, dataset = bind(fit.model, data)
+    latent, dataset = bind(fit, data)
     return Problem(latent, dataset), dataset
 
 

@@ -207,7 +207,8 @@ def _newton_step(evaluate: Callable[[Vector], Point], search: Search, large: Vec
     R = spectrum(search.hessian)
     sizes = np.abs(R.values)
     along = R.vectors.T @ (point.gradient / R.scale)
-    gain = float(0.5 * np.sum(along**2 / np.maximum(sizes, 1e-12 * np.max(sizes))))
+    with np.errstate(over="ignore", invalid="ignore"):  # of gradients beyond numbers: no gain that could be compared
+        gain = float(0.5 * np.sum(along**2 / np.maximum(sizes, 1e-12 * np.max(sizes))))
     search.decrement = gain if R.values[0] > 0 else np.nan
     return -R.vectors @ (along / np.maximum(sizes, 1e-8 * np.max(sizes))) / R.scale, gain
 
@@ -216,7 +217,7 @@ def hessian(evaluate: Callable[[Vector], Point], point: Point, large: Vector) ->
     """R: central differences of the gradient, with steps of a small part of a standard error in each coordinate."""
     with np.errstate(divide="ignore", over="ignore"):
         curvature = 0.5 * np.sum(point.by_subject**2, axis=0)
-        h = np.minimum(3e-3 * np.sqrt(2.0 / curvature), 1e-2 * large)
+        h = np.clip(3e-3 * np.sqrt(2.0 / curvature), 1e-300, 1e-2 * large)
     rows = []
     for k in range(len(point.u)):
         step = np.zeros_like(point.u)

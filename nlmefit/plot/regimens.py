@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nlmefit.data.reading import Reading
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import NlmefitError, unknown
 from nlmefit.options import check_truth, check_word
@@ -106,7 +107,7 @@ def _panel(ax: Axes, own: pd.DataFrame, regimen: str, uncertain: bool) -> None:
 
 def _observed(simulation: Simulation, observed: Any) -> pd.DataFrame:
     """By observation: TIME, DV, endpoint, CENS, and the regimen where the data says so."""
-    data = Subjects.of(observed, simulation.model)
+    data = Subjects.of(observed, simulation.model, Reading(covariates=simulation.rule))
     tables = []
     for name, mask in data.subjects.mask.items():
         at = np.nonzero(mask)

@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from nlmefit.data.epochs import Rule
 from nlmefit.data.needs import needs_of
+from nlmefit.data.reading import Reading
 from nlmefit.data.records import all_missing
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import DataError, unknown
@@ -24,22 +25,22 @@ def people_of(model: Model, fit: Fit | None, subjects: Any, covariates: Any, key
     if isinstance(subjects, pd.DataFrame | Subjects):
         if covariates is not None:
             raise DataError("subjects= is a data set, which has its covariates; leave covariates= out.")
-        return _own(subjects, model)
+        return _own(subjects, model, Reading() if fit is None else fit.reading.of(subjects))
     if subjects is None and covariates is None:
         if fit is None or fit.data is None:
             raise DataError("whom to simulate? Give subjects=, a number of new ones or a data set.")
-        return _own(fit.data, model)
+        return _own(fit.data, model, fit.reading)
     if subjects is not None and (isinstance(subjects, bool) or not isinstance(subjects, int | np.integer) or subjects < 1):
         raise DataError(f"subjects must be a number of subjects or a data set, got {subjects!r}.")
     return _new(model, fit, None if subjects is None else int(subjects), covariates, key), "nocb"
 
 
-def _own(data: pd.DataFrame | Subjects, model: Model) -> tuple[Subjects, Rule]:
+def _own(data: pd.DataFrame | Subjects, model: Model, reading: Reading) -> tuple[Subjects, Rule]:
     if isinstance(data, Subjects):
         return data, data.rule
-    observed = [c for c in data if str(c).upper() == "DV"]
+    observed = [c for c in data if str(c).upper() == "DV" or str(reading.columns.get(str(c))).upper() == "DV"]
     design = all(all_missing(data[c]) for c in observed)
-    found = Subjects.from_frame(data.drop(columns=observed) if design else data, model, every_record=design)
+    found = Subjects.of(data.drop(columns=observed) if design else data, model, reading, every_record=design)
     return found, found.rule
 
 
