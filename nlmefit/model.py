@@ -25,8 +25,8 @@ class Model(AbstractModel, abstract=True):
     `observe` gets all of a subject's times at once: `t` and the amounts in `A` are vectors (n,), the individual parameters in
     `p` scalars (vectors where they change in time); write it elementwise, as for one time. `dynamics` gets one time, numbers.
 
-    The methods are compiled once for each class and its constants: `self.name` may be read (and differ between instances),
-    but a global that a method reads is frozen at the first fit.
+    The methods are compiled once for all that they are made of: their code, `self.name` (which may differ between instances),
+    globals and closures that they read, to the last bit. Change any of them, and the next call computes the changed model.
 
     An instance is a value: `Warfarin(CL=nm.LogNormal(0.13, iiv=0.3))` is a variant, `model.at({"CL": 0.14})` the same
     model at other values, `model.values` all of them by name.

@@ -55,6 +55,8 @@ class PopulationModel(AbstractLatentModel):
     solver: AbstractSolver = eqx.field(static=True, default=Automatic())
     in_steps: bool = eqx.field(static=True, default=False)
     """Whether amounts go from event to event, since parameters change in time or a closed form is more than a sum over doses."""
+    written: Hashable = eqx.field(static=True, default=None)
+    """The model's structure as it was when bound."""
 
     @classmethod
     def of(cls, model: AbstractModel, data: Subjects) -> "PopulationModel":
@@ -62,11 +64,12 @@ class PopulationModel(AbstractLatentModel):
 
         Raises ModelError for a solver that the dynamics do not allow, DataError where the data has what it cannot follow.
         """
+        model = model.snapshot()
         check_solver(model)
         raise_errors(unsolvable(model, data))
         occasion = data.subjects.occasion
         occasions = 1 if occasion is None else int(occasion.max()) + 1
-        bound = cls(model, occasions, solver_of(model, data), goes_in_steps(model, data))
+        bound = cls(model, occasions, solver_of(model, data), goes_in_steps(model, data), model.structure())
         if isinstance(model.specification.solver, Automatic) and isinstance(bound.solver, RungeKutta) and bound._is_stiff(data):
             return replace(bound, solver=Rosenbrock())
         return bound
@@ -91,7 +94,8 @@ class PopulationModel(AbstractLatentModel):
         return np.concatenate([np.ones((size, len(spec.etas)), bool), occasions <= last[:, None]], axis=1)
 
     def structure(self) -> Hashable:
-        return self.model.structure(), self.occasions, self.solver, self.in_steps
+        written = self.model.structure() if self.written is None else self.written
+        return written, self.occasions, self.solver, self.in_steps
 
     def omega(self, theta: Theta) -> Float[Array, "q q"]:
         """Omega = diag(sd) R diag(sd): the Cholesky factor is diag(sd) times R's. All occasions have the same sds; etas that a

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "nlmefit"
 
 LAYERS = (
-    ("typing", "errors", "options", "shown", "backend", "keys", "progress", "archive", "versions", "gaussian", "networks"),
+    ("typing", "errors", "options", "content", "shown", "backend", "keys", "progress", "archive", "versions", "gaussian", "networks"),
     ("declare",),
     ("data",),
     ("latent", "censored"),

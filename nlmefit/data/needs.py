@@ -35,7 +35,7 @@ def needs_of(model: Any) -> Needs:
         raise ModelError(f"{model.__name__} is a class; pass an instance: {model.__name__}().")
     if not hasattr(model, "specification"):
         raise ModelError(f"model must be an instance of an nm.Model class, got {type(model).__name__}.")
-    spec = model.specification
+    spec = model.current().specification
     effects = [effect for parameter in spec.individuals.values() for effect in parameter.covariates]
     levels: dict[str, tuple[float, ...]] = {}
     for effect in effects:

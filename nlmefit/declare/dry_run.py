@@ -73,7 +73,7 @@ def dry_run(model: "AbstractModel") -> Reads:
         covariates[name] = None
 
     def run(number: Any) -> None:
-        theta = {name: number for name in model.values}
+        theta = dict.fromkeys(model.population(), number)
         x = Recorder({}, "covariate", number, record)
         p = model.parameters_of(theta, dict.fromkeys(spec.effects, number), x)
         p_reader = Recorder(p, "parameter or covariate", number, record, model.specification.networks)

@@ -4,11 +4,11 @@ Everything that can be checked without data is checked when the class is defined
 """
 
 from collections.abc import Hashable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Self
 
-import numpy as np
-
+from nlmefit.content import Content, body, content
 from nlmefit.declare import equations
 from nlmefit.declare.dosing import Dosing
 from nlmefit.declare.dry_run import dry_run
@@ -18,6 +18,7 @@ from nlmefit.declare.namespace import Namespace
 from nlmefit.declare.omega import Blocks
 from nlmefit.declare.population import PopulationParameter, correlation_matrix, population_parameters
 from nlmefit.declare.specification import Declaration, Specification, declarations, specification
+from nlmefit.declare.written import Written
 from nlmefit.errors import ModelError, unknown
 from nlmefit.shown import html
 
@@ -47,6 +48,7 @@ class AbstractModel(metaclass=_ModelType):
             cls()
 
     def __init__(self, **changes: Declaration):
+        self._changes = changes
         declared = declarations(type(self))
         for name, declaration in changes.items():
             if name not in declared:
@@ -54,42 +56,64 @@ class AbstractModel(metaclass=_ModelType):
             if not isinstance(declaration, Declaration):
                 raise ModelError(f"{name} must be a declaration such as nm.LogNormal(...), got {declaration!r}.")
             declared[name] = declaration
-        self._spec = specification(type(self), declared, vars(AbstractModel))
+        self._declared = declared
         self._values: dict[str, float] = {}
+        self._read()
+
+    def _read(self) -> None:
+        """What the class says, as it is now."""
+        self._class = _class_content(type(self))
+        self._spec = specification(type(self), self._declared, vars(AbstractModel))
         self._population = population_parameters(self._spec)
         self._reads = dry_run(self)
+
+    def current(self) -> Self:
+        """This model, read anew if a method, a declaration or what they read was replaced since: in a notebook, or by IPython's
+        autoreload. Values given by `at` stay where their parameters do. Raises ModelError as at the class's definition."""
+        if self._class != _class_content(type(self)):
+            anew = object.__new__(type(self))
+            anew.__dict__.update(self.__dict__)
+            anew._declared = declarations(type(self)) | self._changes
+            anew._read()
+            anew._values = {name: value for name, value in self._values.items() if name in anew._population}
+            self.__dict__.update(anew.__dict__)
+        return self
 
     # ---- what users read ----------------------------------------------------------------------------------------
 
     @property
     def values(self) -> dict[str, float]:
         """All population parameters by name, on their natural scale."""
+        self.current()
+        return self._at()
+
+    def _at(self) -> dict[str, float]:
         return {name: self._values.get(name, p.value) for name, p in self._population.items()}
 
     def at(self, values: Mapping[str, float]) -> Self:
         """The same model at other parameter values. Raises ModelError for an unknown name or a value out of range."""
-        result = object.__new__(type(self))
-        result.__dict__.update(self.__dict__)
+        result = self._copy()
         result._values = dict(self._values)
         for name, value in values.items():
             if name not in self._population:
                 raise ModelError(unknown(f"{type(self).__name__}: parameter", name, self._population))
             result._values[name] = self._population[name].checked(value)
         for block in self._spec.blocks:
-            correlation_matrix(block, result.values)
+            correlation_matrix(block, result._at())
         return result
 
     def population(self) -> dict[str, PopulationParameter]:
         """The population parameters at the model's values, with bounds, units and priors."""
-        return {name: replace(p, value=self.values[name]) for name, p in self._population.items()}
+        values = self._at()
+        return {name: replace(p, value=values[name]) for name, p in self._population.items()}
 
     def equations(self) -> str:
         """The model as equations, in plain text."""
-        return equations.text(self)
+        return equations.text(self.current())
 
     def latex(self) -> str:
         """The model as equations, in LaTeX."""
-        return equations.latex(self)
+        return equations.latex(self.current())
 
     def __repr__(self) -> str:
         return self.equations()
@@ -107,18 +131,27 @@ class AbstractModel(metaclass=_ModelType):
         return self._spec
 
     def structure(self) -> Hashable:
-        """Equal for models whose programs are the same: the class and its declarations, whatever `at` changed."""
+        """Equal for models whose programs are the same: the class, the code of its methods and all that they read, constants to
+        the last bit, and the declarations, whatever `at` changed."""
         spec = self._spec
-        parts = (spec.individuals, spec.thetas, spec.networks, spec.residuals)
-        declared = tuple(tuple(part.items()) for part in parts)
-        return type(self), self._constants(), declared
+        return type(self), content([self._class, self._own(), spec.individuals, spec.thetas, spec.networks, spec.residuals])
 
-    def _constants(self) -> Hashable:
-        """Plain attributes of the class and the instance, which methods may read as `self.name`."""
-        classes = [c for c in reversed(type(self).__mro__) if issubclass(c, AbstractModel) and c.__module__ != __name__]
-        plain = {k: v for c in classes for k, v in vars(c).items() if not k.startswith("__") and not callable(v)}
-        own = {k: v for k, v in vars(self).items() if k not in _INTERNAL}
-        return tuple(sorted((k, _content(v)) for k, v in {**plain, **own}.items()))
+    def _own(self) -> dict[str, Any]:
+        """Plain attributes of the instance, which methods may read as `self.name`."""
+        return {name: value for name, value in vars(self).items() if name not in _INTERNAL}
+
+    def snapshot(self) -> Self:
+        """A copy whose plain attributes later assignments do not reach: what a program is compiled from."""
+        result = self._copy()
+        result.__dict__.update(deepcopy(self._own()))
+        return result
+
+    def _copy(self) -> Self:
+        result = object.__new__(type(self))
+        result.__dict__.update(self.current().__dict__)
+        if isinstance(self._spec.dynamics, Written):  # which reads `self.name` of its model
+            result._spec = replace(self._spec, dynamics=self._spec.dynamics.of(result))
+        return result
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -224,15 +257,12 @@ class AbstractModel(metaclass=_ModelType):
         return own | _returned(self, "initial", "compartment", type(self).initial(self, self.namespace(p)))
 
 
-_INTERNAL = frozenset({"_spec", "_values", "_population", "_reads"})
+_INTERNAL = frozenset({"_changes", "_declared", "_class", "_spec", "_values", "_population", "_reads"})
 
 
-def _content(value: Any) -> str:
-    """A constant's content as text; an array's in full."""
-    if hasattr(value, "dtype"):
-        array = np.asarray(value)
-        return f"{array.dtype}{array.shape}{array.tolist()}"
-    return repr(value)
+def _class_content(cls: type) -> Content:
+    """Of a model class and its bases: methods with all that they read, constants, declarations."""
+    return content([body(base) for base in cls.__mro__ if base is not object])
 
 
 def _returned(model: AbstractModel, method: str, what: str, value: Any) -> dict[str, Any]:

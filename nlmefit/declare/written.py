@@ -18,6 +18,10 @@ class Written(AbstractDynamics):
     def __init__(self, model: "AbstractModel", compartments: tuple[str, ...], parameters: tuple[str, ...] = ()):
         self._model, self._compartments, self._parameters = model, compartments, parameters
 
+    def of(self, model: "AbstractModel") -> "Written":
+        """The same dynamics as another instance's."""
+        return Written(model, self._compartments, self._parameters)
+
     def __repr__(self) -> str:
         return "differential equations"
 

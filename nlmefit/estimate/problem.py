@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from nlmefit.backend import compiled
+from nlmefit.content import content
 from nlmefit.estimate.batches import Batches
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import family, is_gaussian
@@ -24,7 +25,7 @@ class Structure:
 
     def __init__(self, model: AbstractLatentModel, *others: Any):
         self.model, self.others = model, others
-        self._key = (type(model), model.structure(), others)
+        self._key = (type(model), model.structure(), content(others))
 
     def __hash__(self) -> int:
         return hash(self._key)

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from numpyro import distributions as dist
 from numpyro.distributions import Distribution, constraints
 
+from nlmefit.content import content
 from nlmefit.errors import ModelError
 from nlmefit.generative.bound import AbstractWeighted
 from nlmefit.generative.inference import AbstractInference
@@ -107,8 +108,7 @@ class AbstractDecoder(AbstractStandardized, AbstractWeighted, AbstractInference,
         return self.started(samples, jax.random.key(0)), Matrix.of(samples.x, samples.given)
 
     def structure(self) -> Hashable:
-        constants = tuple(part.tobytes() for part in jax.tree.leaves(self.units))
-        return self.architecture, self.likelihood, constants
+        return content([self.architecture, self.likelihood, self.units])
 
     def parameters(self) -> dict[str, Parameter]:
         weights, own = np.asarray(ravel_pytree(self._weights)[0]), np.asarray(self.parts.own)
