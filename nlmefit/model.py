@@ -22,8 +22,8 @@ class Model(AbstractModel, abstract=True):
     `occasion = "OCC"` (the column of the occasions on which `iov=` effects are new), `solver = nm.RungeKutta(...)` (else the
     choice is automatic).
 
-    `observe` gets all of a subject's times at once: `t` and the amounts in `A` are vectors (n,), the individual parameters in
-    `p` scalars (vectors where they change in time); write it elementwise, as for one time. `dynamics` gets one time, numbers.
+    Every method gets one record of one subject: `t`, the amounts in `A`, individual parameters and covariates in `p` are numbers,
+    and a sum inside of a method is over what it names, never over the records.
 
     The methods are compiled once for all that they are made of: their code, `self.name` (which may differ between instances),
     globals and closures that they read, to the last bit. Change any of them, and the next call computes the changed model.

@@ -34,6 +34,7 @@ from nlmefit.latent import AbstractLatentModel, Parameter
 from nlmefit.population_solver import goes_in_steps, solver_of, unsolvable
 from nlmefit.priors import between, block_name, latent_block, latent_parameter, off_the_boundary
 from nlmefit.random_effects import flowed
+from nlmefit.record_wise import by_record, every_record
 from nlmefit.solve.amounts import Problem, steps
 from nlmefit.solve.amounts import amounts as solve
 from nlmefit.solve.choice import automatic, check_solver
@@ -150,17 +151,9 @@ class PopulationModel(AbstractLatentModel):
                 found = self._amounts(inputs, subject, wanted)
             amounts = {name: found[:, place] for place, name in enumerate(wanted)}
         p = self._individual(theta, eta, subject, subject.time, subject.epoch)
-        predicted = self.model.predictions(subject.time, amounts, p)
-        shape = subject.time.shape
-        rows = {
-            name: value.expand(shape)
-            if isinstance(value, Distribution) and value.batch_shape != shape
-            else value
-            if isinstance(value, Distribution)
-            else jnp.broadcast_to(value, shape)
-            for name, value in predicted.items()
-        }
-        return rows, amounts
+        rows = {"t": subject.time}
+        predicted = every_record(lambda at, A, p: self.model.predictions(at["t"], A, p), len(subject.time), rows, amounts, p)
+        return {name: predicted[name] for name in self.model.outputs}, amounts
 
     # ---- from parameters to amounts ------------------------------------------------------------------------------
 
@@ -172,7 +165,19 @@ class PopulationModel(AbstractLatentModel):
             x, effects = chosen(x, epoch), chosen(effects, epoch)
         if subject.course is not None and time is not None:
             x |= {name: jnp.interp(time, subject.course.knots, v) for name, v in subject.course.values.items()}
-        return {**x, **self.model.parameters_of(theta, effects, x)}
+        return {**x, **self._parameters_of(theta, effects, x)}
+
+    def _parameters_of(self, theta: Theta, effects: dict[str, Any], x: dict[str, Any]) -> dict[str, Any]:
+        """Individual parameters of effects and covariates that may be vectors; the declared form is elementwise as it is."""
+        if not self.model.has_individual:
+            return self.model.parameters_of(theta, effects, x)
+        both = {("eta", name): v for name, v in effects.items()} | {("x", name): v for name, v in x.items()}
+
+        def one(both: dict[tuple[str, str], Any]) -> dict[str, Any]:
+            eta, x = ({name: v for (kind, name), v in both.items() if kind == wanted} for wanted in ("eta", "x"))
+            return self.model.parameters_of(theta, eta, x)
+
+        return by_record(one, both)
 
     def _effects(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Any]:
         """Random effects by parameter: numbers, or vectors by epoch where they change with the occasion."""
@@ -207,13 +212,17 @@ class PopulationModel(AbstractLatentModel):
         doses = subject.doses
         if doses is not None:
             at_doses = p if subject.course is None else self._individual(theta, eta, subject, doses.time, doses.epoch)
-            made["dosing"] = {
-                f"{place}.{field}": jnp.asarray(value, float)
-                for place, dosing in self.model.dosing_of(at_doses).items()
-                for field, value in vars(dosing).items()
-                if value is not None
-            }
+            made["dosing"] = by_record(self._dosing, at_doses)
         return made
+
+    def _dosing(self, p: dict[str, Any]) -> dict[str, Any]:
+        """The properties of doses that the model gives, by compartment and property."""
+        return {
+            f"{place}.{field}": jnp.asarray(value, float)
+            for place, dosing in self.model.dosing_of(p).items()
+            for field, value in vars(dosing).items()
+            if value is not None
+        }
 
     def _amounts(self, inputs: Any, subject: Any, wanted: tuple[str, ...]) -> Float[Array, "n w"]:
         return solve(self._problem(inputs, subject), self._solver, wanted)

@@ -12,13 +12,14 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "nlmefit"
 
 LAYERS = (
-    ("typing", "errors", "options", "content", "shown", "backend", "keys", "progress", "archive", "versions", "gaussian", "networks"),
+    ("typing", "errors", "options", "content", "shown", "backend"),
+    ("keys", "progress", "archive", "versions", "gaussian", "networks"),
     ("declare",),
     ("data",),
     ("latent", "censored"),
     ("solve",),
     ("program",),
-    ("priors",),
+    ("priors", "record_wise"),
     ("population_solver", "random_effects"),
     ("population",),
     ("estimate",),

@@ -426,7 +426,7 @@ def test_what_a_dose_record_says_of_lag_and_bioavailability_holds_for_the_dose()
         ({2: {"CL": 0.1, "V": 0.0, "ka": 0.0}}, "eta has no row for subject 1; its index must hold the data's IDs."),
         ({1: {"CL": 0.1, "V": 0.0, "ka": 0.0, "Q": 1.0}}, "eta: random effect `Q` does not exist. Known: ka, CL, V."),
         (pd.DataFrame({"ka": [0.0, 0], "CL": [0.0, 0], "V": [0.0, 0]}, index=[1, 1]), "eta has two rows for subject 1."),
-        ({1: {"CL": np.nan, "V": 0.0, "ka": 0.0}}, "the prediction of `conc` is not a number on 8 record(s), first row 0, "),
+        ({1: {"CL": np.nan, "V": 0.0, "ka": 0.0}}, "the prediction of `conc` is not a finite number on 8 record(s), first "),
     ],
 )  # fmt: skip
 def test_unusable_etas_are_refused(eta, words):
@@ -446,6 +446,6 @@ def test_a_prediction_that_is_not_a_number_names_its_record():
 
     df = pd.concat([records(T).assign(ID=who, WT=wt) for who, wt in ((1, 70.0), (2, 40.0))])
     with pytest.raises(
-        nm.DataError, match=r"not a number on 8 record\(s\), first row 8, subject 2, TIME 0\. Check the model's values"
+        nm.DataError, match=r"not a finite number on 8 record\(s\), first row 8, subject 2, TIME 0\. Check the model's values"
     ):
         nm.predict(Linear(), df)

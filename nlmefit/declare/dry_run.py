@@ -76,6 +76,8 @@ def dry_run(model: "AbstractModel") -> Reads:
         theta = dict.fromkeys(model.population(), number)
         x = Recorder({}, "covariate", number, record)
         p = model.parameters_of(theta, dict.fromkeys(spec.effects, number), x)
+        for name, value in p.items():
+            _check_scalar(cls, "individual", name, value)
         p_reader = Recorder(p, "parameter or covariate", number, record, model.specification.networks)
         watched = Watched(p_reader, entering)
         if hasattr(cls, "dynamics") and spec.dynamics is None:
@@ -93,6 +95,8 @@ def dry_run(model: "AbstractModel") -> Reads:
         _check_dosing(cls, model.specification, doses)
         dosing.update((place, name) for place, d in doses.items() for name, value in vars(d).items() if value is not None)
         seen = model.predictions(number, Watched(Namespace(A, "compartment"), read), p_reader)
+        for name, value in seen.items():
+            _check_output(cls, name, value)
         outputs.extend(seen)
         distributions.extend(name for name, value in seen.items() if hasattr(value, "log_prob"))
 
@@ -155,11 +159,29 @@ def _initial(model: "AbstractModel", p: Namespace) -> list[str]:
     return list(given)
 
 
+def _check_output(cls: type, name: str, value: Any) -> None:
+    """A number, or a distribution of one."""
+    if not hasattr(value, "log_prob"):
+        _check_scalar(cls, "observe", name, value)
+    elif value.batch_shape != ():
+        raise ModelError(
+            f"{cls.__name__}: observe: the distribution of `{name}` must be of one record's observation, got one of shape "
+            f"{value.batch_shape}."
+        )
+
+
 def _check_scalar(cls: type, method: str, name: str, value: Any) -> None:
-    if not hasattr(value, "shape") and not isinstance(value, int | float):
+    """ModelError for what is no real number of one record."""
+    if not hasattr(value, "dtype") and not isinstance(value, int | float):
         raise ModelError(f"{cls.__name__}: {method}: `{name}` must be a number, got {value!r}.")
     if jnp.shape(value) != ():
-        raise ModelError(f"{cls.__name__}: {method}: `{name}` must be a number, got an array of shape {jnp.shape(value)}.")
+        raise ModelError(
+            f"{cls.__name__}: {method}: `{name}` must be a number (of one record), got an array of shape {jnp.shape(value)}."
+        )
+    if hasattr(value, "dtype") and not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
+        raise ModelError(f"{cls.__name__}: {method}: `{name}` must be a number, got a {value.dtype}.")
+    if jnp.iscomplexobj(value):
+        raise ModelError(f"{cls.__name__}: {method}: `{name}` must be a real number, got a complex one.")
 
 
 def _check_needs(cls: type, spec: Specification, p: Mapping[str, Any]) -> None:
@@ -181,6 +203,9 @@ def _check_dosing(cls: type, spec: Specification, dosing: Mapping[str, Any]) -> 
             raise ModelError(f"{cls.__name__}: dosing: " + unknown("compartment", name, spec.compartments))
         if not isinstance(value, Dosing):
             raise ModelError(f"{cls.__name__}: dosing must return nm.Dosing(...) per compartment, got {value!r}.")
+        for field, given in vars(value).items():
+            if given is not None:
+                _check_scalar(cls, f"dosing of `{name}`", field, given)
 
 
 def _check_endpoints(

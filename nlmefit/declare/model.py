@@ -190,6 +190,11 @@ class AbstractModel(metaclass=_ModelType):
         return self._reads.routed
 
     @property
+    def has_individual(self) -> bool:
+        """Whether a method `individual` gives the individual parameters."""
+        return hasattr(type(self), "individual")
+
+    @property
     def has_initial(self) -> bool:
         """Whether the model gives initial amounts."""
         return self._reads.initial
@@ -197,7 +202,7 @@ class AbstractModel(metaclass=_ModelType):
     def parameters_of(self, theta: Mapping[str, Any], eta: Mapping[str, Any], x: Mapping[str, Any]) -> dict[str, Any]:
         """Individual parameters by name, from population parameters, random effects and covariates."""
         spec = self._spec
-        if hasattr(type(self), "individual"):
+        if self.has_individual:
             typical = Namespace({name: theta[name] for name in spec.typical}, "typical value", spec.networks)
             covariates = x if isinstance(x, Namespace) else Namespace(x, "covariate")
             values = type(self).individual(self, typical, Namespace(eta, "eta"), covariates)
@@ -211,7 +216,7 @@ class AbstractModel(metaclass=_ModelType):
     def mu_referenced(self) -> dict[str, dict[str, tuple[str, ...]]]:
         """By parameter with an eta, its covariate columns and the names of their coefficients; empty where the user's
         `individual` may do anything with them."""
-        if hasattr(type(self), "individual"):
+        if self.has_individual:
             return {}
         return {
             name: {e.column: tuple(_beta(name, e.column, suffix) for suffix in e.coefficients()) for e in parameter.covariates}

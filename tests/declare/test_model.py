@@ -162,7 +162,7 @@ WRONG = {
     ),
     "dynamics that return an array": (
         {"dynamics": lambda self, t, A, p: {"depot": -p.ka * A.depot, "central": jnp.ones(2)}},
-        "dynamics: `central` must be a number, got an array of shape (2,).",
+        "dynamics: `central` must be a number (of one record), got an array of shape (2,).",
     ),
     "dynamics without compartments": ({"dynamics": lambda self, t, A, p: {}}, "`dynamics` returns no compartment."),
     "initial of an unknown compartment": (

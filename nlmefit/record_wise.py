@@ -1,0 +1,50 @@
+"""A model's methods mean one record of one subject; here they are run over many records, each by itself, so that whatever a
+method adds up, sorts or normalizes never goes over the records."""
+
+from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
+from numpyro.distributions import Distribution
+from numpyro.distributions.batch_util import promote_batch_shape
+
+
+def by_record(method: Callable[[dict[str, Any]], Any], values: Mapping[str, Any]) -> Any:
+    """What `method` of numbers by name returns (a PyTree) where some of `values` are vectors over records: with a leading axis,
+    but for what depends on none of the vectors, which stays as it is."""
+    axes = {name: 0 if jnp.ndim(value) else None for name, value in values.items()}
+    if all(axis is None for axis in axes.values()):
+        return method(dict(values))
+    first = {name: value if axes[name] is None else value[0] for name, value in values.items()}
+    return jax.vmap(method, in_axes=(axes,), out_axes=_axes(method, first, axes))(dict(values))
+
+
+def every_record(method: Callable[..., dict[str, Any]], rows: int, *values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for numbers and distributions by name, all of them with a value for each of `rows` records."""
+    axes = [{name: 0 if jnp.ndim(value) else None for name, value in group.items()} for group in values]
+    found = jax.vmap(method, in_axes=tuple(axes), axis_size=rows)(*map(dict, values))
+    return {name: _over(rows, value) if isinstance(value, Distribution) else value for name, value in found.items()}
+
+
+def _axes(method: Callable[[dict[str, Any]], Any], first: dict[str, Any], axes: dict[str, int | None]) -> Any:
+    """0 for what depends on a vector, None for the rest, in the form of what `method` returns."""
+    traced, form = jax.make_jaxpr(method, return_shape=True)(first)
+    flat = [axes[name] for name in sorted(axes)]  # as a PyTree orders a dictionary
+    reached = {var for var, axis in zip(traced.jaxpr.invars, flat, strict=True) if axis == 0}
+    for step in traced.jaxpr.eqns:
+        if any(not isinstance(var, Literal) and var in reached for var in step.invars):
+            reached.update(step.outvars)
+    found = [None if isinstance(var, Literal) or var not in reached else 0 for var in traced.jaxpr.outvars]
+    return jax.tree.unflatten(jax.tree.structure(form), found)
+
+
+def _over(rows: int, distribution: Distribution) -> Distribution:
+    """A distribution whose parameters got an axis of records, as one of that many."""
+    found = promote_batch_shape(distribution)
+    if found.batch_shape != (rows,):  # a class of the modeller's that says nothing of its parameters
+        found = copy(distribution)
+        found._batch_shape = (rows,)
+    return found
