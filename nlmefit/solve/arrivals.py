@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from nlmefit.data.doses import UNKNOWN_OVERLAP
 from nlmefit.declare.dosing import Dosing
@@ -16,6 +17,11 @@ from nlmefit.declare.dynamics import Route
 from nlmefit.solve.epochs import at_epoch
 
 Routes = Mapping[str, Sequence[Route]]
+
+
+MOST_PENDING = 4
+"""How many doses of a steady state at most are on their way, given before its record and to arrive after it (a lag of that many
+intervals); NaN beyond."""
 
 
 class Arrivals(NamedTuple):
@@ -40,6 +46,7 @@ class Arrivals(NamedTuple):
     transit: tuple[Any, Any] | None
     """(n, ktr) of each dose's gamma input, n = -1 where it arrives at once; None where no route asks for it."""
     overlap: int
+    """How many earlier infusions of a steady state at most still run at its record."""
     steadies: int
     """How many doses at most come at steady state."""
     only: int | None
@@ -90,7 +97,7 @@ def _along(compartments: Sequence[str], dosing: Mapping[str, Dosing], routes: Ro
     given = doses.amount if factors[0] is None else doses.amount * factors[0]
     duration = _duration(of, dosing, taken, compartments, given, doses)
     lag = sum(lags) if lags else None
-    given = _possible(given, lag, duration)
+    given = _possible(given, factors[0], lag, duration)
     time = doses.time if lag is None else doses.time + jnp.where(jnp.isnan(lag), 0.0, lag)  # so that its amount, NaN, arrives
     into = [compartments.index(taken[name].into) for name in compartments]
     straight = into == list(range(len(into)))
@@ -116,9 +123,16 @@ def _along(compartments: Sequence[str], dosing: Mapping[str, Dosing], routes: Ro
     )
 
 
-def _possible(amount: Any, lag: Any, duration: Any) -> Any:
-    """Amounts, NaN where the model gives their dose no lag, a negative one or such a duration, or a rate that is not above 0."""
-    wrong = [] if lag is None else [~(lag >= 0)]
+def on_their_way(a: Arrivals) -> Any:
+    """How many of a steady state's doses (d,) were given before its record and arrive at it or after: the whole intervals in the
+    lag."""
+    return jnp.floor(lax.stop_gradient((a.time - a.known) / a.interval))
+
+
+def _possible(amount: Any, bioavailability: Any, lag: Any, duration: Any) -> Any:
+    """Amounts, NaN where the model gives their dose no lag, a negative one or such a bioavailability or duration, or a rate that
+    is not above 0."""
+    wrong = [~(given >= 0) for given in (bioavailability, lag) if given is not None]
     wrong += [] if duration is None else [~(duration >= 0) | ~jnp.isfinite(duration)]
     for bad in wrong:
         amount = jnp.where(bad, jnp.nan, amount)

@@ -4,14 +4,15 @@
     A(0-) = (I - exp(K tau))^-1 (response to what is infused in one interval)
 
 An infusion of duration T = m tau + rest overlaps with the next m: in each interval m of them run throughout and one more until
-the rest has passed. A lagged dose's record sees the interval before, at the phase tau - lag.
+the rest has passed. A lagged dose's record sees the interval before, at the phase tau - lag; of a lag beyond the interval only
+what exceeds whole intervals matters, and the doses that are on their way are events (`timeline.py`).
 """
 
 from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 
-from nlmefit.solve.arrivals import Arrivals
+from nlmefit.solve.arrivals import MOST_PENDING, Arrivals, on_their_way
 
 
 class Repeated(NamedTuple):
@@ -20,6 +21,7 @@ class Repeated(NamedTuple):
     amount: Any
     """(c,) into each compartment."""
     lag: Any
+    """Without whole intervals."""
     interval: Any
     duration: Any
     endless: Any
@@ -32,9 +34,12 @@ def repeated(a: Arrivals, size: int) -> Repeated:
     endless = jnp.zeros_like(a.time) if a.endless is None else jnp.where(steady, a.endless, 0.0)
     into = jnp.asarray((a.compartment[:, None] == jnp.arange(size)) & steady[:, None], float)
     none = jnp.zeros_like(a.time)
+    whole = none if a.lagged is None else on_their_way(a)
+    amount = jnp.where(whole > MOST_PENDING, jnp.nan, a.amount)
+    lag = a.time - a.known - whole * a.interval
     return Repeated(
-        into * a.amount[:, None],
-        jnp.where(steady & (endless == 0), a.time - a.known, 0.0),  # what was always there ends at the record
+        into * amount[:, None],
+        jnp.where(steady & (endless == 0), lag, 0.0),  # what was always there ends at the record
         a.interval,
         none if a.duration is None else jnp.where(steady, a.duration, 0.0),
         into * endless[:, None],
@@ -49,8 +54,8 @@ class Linear(Protocol):
 
 
 def steady_state(system: Linear, dose: Repeated, overlap: int) -> tuple[Any, Any]:
-    """Amounts and inputs (c,) just before the record of a steady-state dose; NaN where the lag reaches the interval, or more
-    than `overlap` earlier infusions run."""
+    """Amounts and inputs (c,) just before the record of a steady-state dose; NaN where more than `overlap` earlier
+    infusions run."""
     phase = dose.interval - dose.lag
     running = dose.duration > 0
     bolus = system.flow(dose.amount, phase).transition @ system.periodic(dose.amount, dose.interval)
@@ -63,7 +68,7 @@ def steady_state(system: Linear, dose: Repeated, overlap: int) -> tuple[Any, Any
         amounts = amounts + jnp.where(jnp.any(own != 0), system.stationary(own), 0.0)
     ends = [dose.lag + dose.duration - number * dose.interval for number in range(1, overlap + 2)]
     inputs = rate * sum(end > 0 for end in ends[:-1]) if overlap else jnp.zeros_like(rate)
-    known = (phase > 0) & (~running | (ends[-1] <= 0))
+    known = ~running | (ends[-1] <= 0)
     return jnp.where(known, amounts, jnp.nan), jnp.where(known, inputs, jnp.nan)
 
 

@@ -74,7 +74,7 @@ def _interval(dose: Repeated, overlap: int) -> tuple[Timeline, Any, Any]:
         rate=jnp.stack([nothing, inputs + dose.endless, rate, -rate]),
     )
     line = grouped(events, _Interval(jnp.zeros(()), jnp.reshape(jnp.asarray(tau, float), 1)))
-    return line, inputs, (dose.lag < tau) & (~running | (ends[-1] <= 0))
+    return line, inputs, ~running | (ends[-1] <= 0)
 
 
 def _newton(guess: Any, after: Callable[[Any], Any], tolerance: AbstractStepping) -> tuple[Any, Any, Any]:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nlmefit.solve.arrivals import Arrivals
+from nlmefit.solve.arrivals import MOST_PENDING, Arrivals, on_their_way
 
 
 class Events(NamedTuple):
@@ -87,24 +87,41 @@ def _dose_events(a: Arrivals, size: int) -> list[Events]:
     own = a.order - 0.25  # a dose's own record shows the system just after it
     rank = own if a.lagged is None else jnp.where(a.lagged, -1.0, own)
     if a.duration is None:
-        return [_pending(a, a.time, rank, amount, jnp.zeros_like(amount))]
+        nothing = jnp.zeros_like(amount)
+        return [_pending(a, a.time, rank, amount, nothing), *_on_their_way(a, own, amount, nothing)]
     running = a.duration > 0
     rate = jnp.where(running[:, None], amount / jnp.where(running, a.duration, 1.0)[:, None], 0.0)
     bolus = jnp.where(running[:, None], 0.0, amount)
     events = [
         _pending(a, a.time, rank, bolus, rate),
+        *_on_their_way(a, own, bolus, rate),
         _pending(a, a.time + a.duration, jnp.full(rank.shape, -2.0), jnp.zeros_like(bolus), -rate),
     ]
     if a.steady is None:
         return events
     repeated = (a.steady > 0) & (a.amount > 0)
-    for number in range(1, a.overlap + 1):
+    for number in range(1, a.overlap + _most_pending(a) + 1):
         ends = a.time + a.duration - number * a.interval
         later = (repeated & running & (ends > a.known))[:, None]
         still = jnp.where(later, -rate, 0.0)
         events.append(
             _pending(a, jnp.where(later[:, 0], ends, jnp.inf), jnp.full(rank.shape, -2.0), jnp.zeros_like(bolus), still)
         )
+    return events
+
+
+def _most_pending(a: Arrivals) -> int:
+    return 0 if a.steady is None or a.lagged is None else MOST_PENDING
+
+
+def _on_their_way(a: Arrivals, own: Any, add: Any, rate: Any) -> list[Events]:
+    """Doses of a steady state that were given before its record and arrive at it or after."""
+    events = []
+    for number in range(1, _most_pending(a) + 1):
+        begins = jnp.maximum(a.time - number * a.interval, a.known)
+        coming = (a.steady > 0) & (a.amount > 0) & (number <= on_their_way(a))
+        rank = jnp.where(begins > a.known, -1.0, own)
+        events.append(_pending(a, jnp.where(coming, begins, jnp.inf), rank, add, rate))
     return events
 
 
