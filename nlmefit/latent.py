@@ -122,6 +122,10 @@ class AbstractLatentModel(eqx.Module):
         """The same model computed in a way that is slower and fails less, for the subjects that this one cannot do."""
         return None
 
+    def limit(self) -> str:
+        """What, beside its values, may end its computation without a number: the end of a sentence, or nothing."""
+        return ""
+
     @abc.abstractmethod
     def eta_names(self) -> tuple[str, ...]:
         """Names of the q random effects."""

@@ -280,11 +280,22 @@ class PopulationModel(AbstractLatentModel):
             return replace(self, solver=Rosenbrock())
         return None
 
+    def limit(self) -> str:
+        if not isinstance(self._solver, AbstractStepping):
+            return ""
+        return (
+            f"; or the solver needs more than its max_steps={self._solver.max_steps}: give the model "
+            "solver = nm.Rosenbrock(max_steps=...)"
+        )
+
     def _is_stiff(self, data: Subjects) -> bool:
-        """Whether, at the start values and eta = 0, explicit steps are so many that implicit ones are cheaper."""
+        """Whether, at the start values and eta = 0, explicit steps do not suffice for a subject, or are so many that implicit
+        ones are cheaper."""
         explicit = self._steps(data)
         if explicit.max(initial=0) < MANY_STEPS:
             return False
+        if explicit.max() >= self.solver.max_steps:  # type: ignore[attr-defined]
+            return True
         implicit = replace(self, solver=Rosenbrock())._steps(data)
         return bool(implicit.sum() * COST_OF_IMPLICIT < explicit.sum())
 

@@ -15,6 +15,7 @@ from nlmefit.data.records import event_types
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import DataError, unknown
 from nlmefit.estimate.problem import Structure
+from nlmefit.estimate.sturdy import sturdily
 from nlmefit.model import Model
 from nlmefit.population import PopulationModel
 from nlmefit.results import Fit
@@ -50,7 +51,7 @@ def predict(
     latent = PopulationModel.of(model, subjects)
     theta = {name: np.asarray(p.start, float) for name, p in latent.parameters().items()}
     effects = _effects(_of_fit(eta, latent.eta_names()) if isinstance(eta, Fit) else eta, subjects.ids, latent.eta_names())
-    values = _predictions(Structure(latent))(theta, effects, subjects.subjects)
+    values = sturdily(latent, lambda latent: _predictions(Structure(latent))(theta, effects, subjects.subjects))
     names = [*model.outputs, *(f"A_{name}" for name in model.specification.compartments)]
     for name in names:
         if name in data:
@@ -61,7 +62,7 @@ def predict(
     real = subjects.rows >= 0
     order = np.argsort(subjects.rows[real])
     result = data.assign(**{name: np.asarray(values[name])[real][order] for name in names})
-    _check_numbers(model, result, subjects)
+    _check_numbers(latent, result, subjects)
     return result
 
 
@@ -81,17 +82,18 @@ def _mean(predicted: Any) -> Any:
     return predicted.mean if isinstance(predicted, Distribution) else predicted
 
 
-def _check_numbers(model: Model, result: pd.DataFrame, subjects: Subjects) -> None:
+def _check_numbers(latent: PopulationModel, result: pd.DataFrame, subjects: Subjects) -> None:
     """DataError at the first prediction that is not a number (of an endpoint with a residual model), or that is infinite at an
     observation's record (before a dose or at it, the log of an amount may well be)."""
     observed = event_types(subjects.records) == 0
-    for name in model.specification.residuals:
+    for name in latent.model.specification.residuals:
         bad = np.flatnonzero(np.isnan(result[name]) | np.isinf(result[name]) & observed)
         if len(bad):
             record = subjects.records.frame.iloc[bad[0]]
             raise DataError(
                 f"the prediction of `{name}` is not a finite number on {len(bad)} record(s), first row {bad[0]}, "
-                f"subject {record['ID']}, TIME {record['TIME']:g}. Check the model's values, the covariates and `eta` there."
+                f"subject {record['ID']}, TIME {record['TIME']:g}. Check the model's values, the covariates and `eta` "
+                f"there{latent.limit()}."
             )
 
 

@@ -12,6 +12,8 @@ from nlmefit.backend import compiled
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.observations import Order, mean, places, rows, variance
 from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.sturdy import sturdily
+from nlmefit.latent import AbstractLatentModel
 from nlmefit.program import observed_sites
 from nlmefit.typing import Theta
 
@@ -26,8 +28,13 @@ class Linearized(NamedTuple):
 
 def linearized(problem: Problem, u: Float[np.ndarray, " p"], eta: Float[np.ndarray, "N q"], order: Order) -> Linearized:
     """The observations' moments at theta(u) and `eta`."""
-    run, at = _moments(Structure(problem.model, order.most)), np.asarray(u)
-    found = problem.batches.evaluate(lambda e, s: run(at, problem.fixed, e, s), eta)
+    at = np.asarray(u)
+
+    def moments(model: AbstractLatentModel) -> list[np.ndarray]:
+        run = _moments(Structure(model, order.most))
+        return problem.batches.evaluate(lambda e, s: run(at, problem.fixed, e, s), eta)
+
+    found = sturdily(problem.model, moments)
     return Linearized(*(values[order.subject, order.place] for values in found))
 
 

@@ -40,6 +40,7 @@ def _why(problem: Problem, position: int) -> str:
     """The rows of one subject whose prediction or variance spoils the likelihood at eta = 0, in words."""
     subject = jax.tree.map(lambda x: x[position], problem.subjects)
     theta = problem.coordinates.theta(jnp.asarray(problem.coordinates.start()), problem.fixed)
+    remedy = f"Check the start values and the covariates{problem.model.limit()}."
     with numpyro.validation_enabled(False):  # a distribution with invalid parameters is what is looked for here
         sites = problem.model.observe(theta, jnp.zeros(problem.q), subject)
     for name, distribution in sites.items():
@@ -47,7 +48,11 @@ def _why(problem: Problem, position: int) -> str:
             continue
         mean, variance = (np.broadcast_to(x, subject.mask[name].shape) for x in (distribution.mean, distribution.variance))
         for rows, what, fix in (
-            (subject.mask[name] & ~np.isfinite(mean), "has no finite prediction", "Check the start values and the covariates."),
+            (
+                subject.mask[name] & ~np.isfinite(mean),
+                "has no finite prediction",
+                remedy,
+            ),
             (
                 subject.mask[name] & (variance <= 0),
                 "is predicted as 0 and has residual variance 0",

@@ -13,6 +13,7 @@ from nlmefit.backend import compiled
 from nlmefit.data.records import event_types
 from nlmefit.data.subjects import Subjects
 from nlmefit.estimate.problem import Structure
+from nlmefit.estimate.sturdy import sturdily
 from nlmefit.model import Model
 from nlmefit.population import PopulationModel
 from nlmefit.typing import Theta
@@ -29,14 +30,15 @@ def dense(model: Model, data: Subjects, eta: pd.DataFrame) -> pd.DataFrame:
     subjects = Subjects.from_frame(_filled(data), model, covariates=data.rule, every_record=True)
     latent = PopulationModel.of(model, subjects)
     theta = {name: np.asarray(p.start, float) for name, p in latent.parameters().items()}
-    run, effects = _predictions(Structure(latent)), np.nan_to_num(eta.loc[list(subjects.ids)].to_numpy(float))
+    effects = np.nan_to_num(eta.loc[list(subjects.ids)].to_numpy(float))
     real = subjects.rows >= 0
     table: dict[Any, np.ndarray] = {
         "ID": subjects.ids[np.nonzero(real)[0]],
         "TIME": np.asarray(subjects.subjects.time)[real],
     }
     for kind, at in (("PRED", np.zeros_like(effects)), ("IPRED", effects)):
-        table |= {(name, kind): np.asarray(values)[real] for name, values in run(theta, at, subjects.subjects).items()}
+        found = sturdily(latent, lambda latent, at=at: _predictions(Structure(latent))(theta, at, subjects.subjects))
+        table |= {(name, kind): values[real] for name, values in found.items()}
     return pd.DataFrame(table)
 
 

@@ -21,6 +21,8 @@ from nlmefit.backend import compiled
 from nlmefit.estimate.batches import cores
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.sturdy import sturdily
+from nlmefit.latent import AbstractLatentModel
 from nlmefit.typing import Theta
 
 CHEAP, COSTLY = 1 << 16, 1 << 13
@@ -48,7 +50,6 @@ def pieces(
     """All subjects of the problem under every draw of theta(u), piece by piece, in order of the draws. `eta` are the random
     effects, None for new ones; `residual` False gives the predictions. The draws count from `first`.
     """
-    run = _compiled(Structure(problem.model, residual, eta is None))
     rows = next(iter(problem.subjects.mask.values())).shape[1]
     budget = COSTLY if problem.model.costly else CHEAP
     width = max(1, min(problem.size, budget // rows))
@@ -62,9 +63,14 @@ def pieces(
         who = np.minimum(np.arange(s, s + width), problem.size - 1)
         part = jax.tree.map(lambda x: np.asarray(x)[who], problem.subjects)
         given = none if eta is None else eta[which[:, None], who]
-        found = run(key, first + which, u[which], problem.fixed, who, given, part)
+
+        def computed(model: AbstractLatentModel) -> Any:
+            run = _compiled(Structure(model, residual, eta is None))
+            return run(key, first + which, u[which], problem.fixed, who, given, part)
+
+        found = sturdily(problem.model, computed, axes=2)
         count = draws.stop - draws.start, subjects.stop - subjects.start
-        return Piece(draws, subjects, {name: np.asarray(v)[: count[0], : count[1]] for name, v in found.items()})
+        return Piece(draws, subjects, {name: v[: count[0], : count[1]] for name, v in found.items()})
 
     places = [(d, s) for d in range(0, len(u), depth) for s in range(0, problem.size, width)]
     yield from _in_threads(one, places)

@@ -100,7 +100,7 @@ def test_a_dose_with_an_impossible_property_is_no_number(field, solver):
     wrong = model(
         dynamics=nm.OneCompartment(), solver=solver, dosing=lambda self, p: {"central": nm.Dosing(**{field: -0.5 * p.V / 10})}
     )
-    with pytest.raises(nm.DataError, match="is not a number"):
+    with pytest.raises(nm.DataError, match="is not a finite number"):
         nm.predict(wrong, RECORDS.assign(RATE=[rate, 0, 0, 0]))
 
 
@@ -108,7 +108,7 @@ def test_a_solve_that_gives_up_is_no_number():
     few = model(
         dynamics=lambda self, t, A, p: {"central": -p.CL * A.central / (p.V + A.central)}, solver=nm.RungeKutta(max_steps=2)
     )
-    with pytest.raises(nm.DataError, match="is not a number"):
+    with pytest.raises(nm.DataError, match="is not a finite number"):
         nm.predict(few, RECORDS)
 
 
@@ -133,3 +133,57 @@ def test_failed_solves_are_passed_over_counted_and_told():
     assert short.ofv == pytest.approx(long.ofv, abs=1e-4)
     assert "trial points of random effects, which were passed over" in str(short)
     assert "passed over" not in str(long)
+
+
+class Cells(nm.Model):
+    """A fast drug on slow cells: explicit steps run out where it is followed for long."""
+
+    k = nm.LogNormal(40.0, iiv=0.5)
+    slow = nm.LogNormal(0.02, iiv=0.2)
+
+    def initial(self, p):
+        return {"cells": 7.0}
+
+    def dynamics(self, t, A, p):
+        return {"drug": -p.k * A.drug + 0.1 * A.drug**2 / (1 + A.drug**2), "cells": p.slow * (7.0 / (1 + A.drug) - A.cells)}
+
+    def observe(self, t, A, p):
+        return {"wbc": A.cells}
+
+    wbc = nm.Proportional(0.1)
+
+
+def followed(who, last):
+    amounts = {"AMT": [10.0, 0, 0], "CMT": [1, 2, 2], "DV": [np.nan, 7.0, 7.0]}
+    return pd.DataFrame({"ID": who, "TIME": [0.0, last / 10, last], "EVID": [1, 0, 0], **amounts})
+
+
+def test_one_subject_beyond_explicit_steps_among_many_that_are_not():
+    frame = pd.concat([*(followed(k, 4.0) for k in range(2, 22)), followed(1, 6000.0)])
+    alone = nm.predict(Cells(), followed(3, 4.0)).query("EVID == 0")["wbc"]
+    shown = nm.predict(Cells(), frame).query("EVID == 0")
+    np.testing.assert_allclose(shown.query("ID == 1")["wbc"], 7.0, rtol=1e-4)
+    np.testing.assert_allclose(shown.query("ID == 3")["wbc"], alone, rtol=1e-5)
+
+
+def test_subjects_whom_their_random_effects_make_stiff():
+    """At eta = 0 explicit steps do; at a subject's own they don't."""
+
+    class Slow(Cells):
+        k = nm.LogNormal(2.0, iiv=0.5)
+
+    frame = pd.concat([followed(1, 1000.0), followed(2, 1000.0)])
+    eta = {1: {"k": 0.0, "slow": 0.0}, 2: {"k": 6.0, "slow": 0.0}}
+    np.testing.assert_allclose(nm.predict(Slow(), frame, eta).query("EVID == 0")["wbc"].iloc[-1], 7.0, rtol=1e-4)
+    table = pd.DataFrame.from_dict(eta, orient="index")
+    shown = nm.simulate(Slow(), subjects=frame, eta=table, residual=False, progress=False).frame()
+    np.testing.assert_allclose(shown["wbc"].iloc[-1], 7.0, rtol=1e-4)
+
+
+def test_a_message_names_the_steps():
+    class Few(Cells):
+        solver = nm.RungeKutta(max_steps=50)
+
+    for call in (nm.predict, lambda model, data: nm.evaluate(model, data, nm.Laplace())):
+        with pytest.raises(nm.DataError, match="max_steps=50"):
+            call(Few(), followed(1, 400.0))
