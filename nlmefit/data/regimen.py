@@ -7,7 +7,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from nlmefit.data.records import Records, event_types, read_records
+from nlmefit.data.column_checks import column_findings
+from nlmefit.data.findings import raise_errors
+from nlmefit.data.frames import as_pandas
+from nlmefit.data.records import NOTHING, Records, event_types, read_records
 from nlmefit.errors import DataError, unknown
 from nlmefit.options import check_truth, is_number
 
@@ -46,13 +49,14 @@ class Series:
 class _Given(dict):
     """A subject's covariates, by name or as attributes, with an error that helps."""
 
-    def __missing__(self, name: str) -> float:
+    def __missing__(self, name: str) -> Any:
         raise DataError("the regimen's amount: " + unknown("covariate", name, self))
 
-    def __getattr__(self, name: str) -> float:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return float(self[name])
+        value = self[name]
+        return value if isinstance(value, str) else float(value)
 
 
 class Regimen:
@@ -181,9 +185,10 @@ class Regimen:
 
         Raises DataError where there is no dose, where a reset (EVID 3 or 4, SS 2) stands among them, or several subjects.
         """
-        if not isinstance(records, pd.DataFrame):
-            raise DataError(f"Regimen.from_frame reads a table of records, got {records!r}.")
-        read = read_records(records.assign(ID=1) if "ID" not in [str(c).upper() for c in records] else records, (), columns)
+        records = as_pandas(records, "records")
+        named = [str(c).upper() for c in records] + [str(c).upper() for c in (columns or {}).values()]
+        read = read_records(records if "ID" in named else records.assign(ID=1), columns=columns)
+        raise_errors(list(column_findings(read, NOTHING, observations=False)))
         if read.frame["ID"].nunique() > 1:
             raise DataError("Regimen.from_frame reads one subject's records; choose one: df[df['ID'] == ...].")
         evid = event_types(read)

@@ -153,9 +153,10 @@ def _interpolated(records: pd.DataFrame) -> pd.Series:
 
 
 def _seen_only(laid_out: Subjects, frame: pd.DataFrame) -> Scenario:
-    """The layout with only the rows that are seen, all of which every endpoint is predicted at."""
+    """The layout with only the rows that are seen, all of which every endpoint is predicted at; solvers stop at the others."""
     rows = laid_out.rows
     seen = (rows >= 0) & frame["seen"].to_numpy(bool)[rows]
+    passed = (rows >= 0) & ~seen
     counts = seen.sum(axis=1)
     width = max(int(counts.max(initial=0)), 1)
     index = np.argsort(~seen, axis=1, kind="stable")[:, :width]
@@ -166,6 +167,9 @@ def _seen_only(laid_out: Subjects, frame: pd.DataFrame) -> Scenario:
         return np.take_along_axis(x, index, axis=1)
 
     s = laid_out.subjects
+    if passed.any() and laid_out.needs.compartments:
+        stops = (np.where(passed, s.time, np.inf), np.where(passed, s.segment, np.inf))
+        s = eqx.tree_at(lambda s: (s.stop, s.stop_segment), s, stops, is_leaf=lambda x: x is None)
     s = eqx.tree_at(lambda s: (s.time, s.order, s.segment), s, (take(s.time), take(s.order), take(s.segment)))
     s = eqx.tree_at(lambda s: s.mask, s, {name: real for name in s.mask})
     s = eqx.tree_at(lambda s: s.observed, s, {name: np.zeros(real.shape) for name in s.observed})

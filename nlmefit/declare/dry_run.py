@@ -72,11 +72,19 @@ def dry_run(model: "AbstractModel") -> Reads:
             )
         covariates[name] = None
 
+    def record_plain(name: str, known: tuple[str, ...]) -> None:
+        if any(c.column == name and c.text for c in spec.categories):
+            raise ModelError(
+                f"{cls.__name__}: a method reads `{name}`, whose values are text for nm.Category: text is no number to compute "
+                "with. Code the column as numbers, or let the Category alone read it."
+            )
+        record(name, known)
+
     def run(number: Any) -> None:
         theta = {name: number for name in model.values}
         x = Recorder({}, "covariate", number, record)
         p = model.parameters_of(theta, dict.fromkeys(spec.effects, number), x)
-        p_reader = Recorder(p, "parameter or covariate", number, record, model.specification.networks)
+        p_reader = Recorder(p, "parameter or covariate", number, record_plain, model.specification.networks)
         watched = Watched(p_reader, entering)
         if hasattr(cls, "dynamics") and spec.dynamics is None:
             _complete(model, number, watched)

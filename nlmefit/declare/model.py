@@ -3,13 +3,14 @@
 Everything that can be checked without data is checked when the class is defined.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
 
 from nlmefit.declare import equations
+from nlmefit.declare.covariates import Category, Level
 from nlmefit.declare.dosing import Dosing
 from nlmefit.declare.dry_run import dry_run
 from nlmefit.declare.dynamics import AbstractDynamics
@@ -77,6 +78,29 @@ class AbstractModel(metaclass=_ModelType):
             result._values[name] = self._population[name].checked(value)
         for block in self._spec.blocks:
             correlation_matrix(block, result.values)
+        return result
+
+    def with_levels(self, levels: Mapping[str, Sequence[Level]]) -> Self:
+        """The same model, at the same values, in which a category that names no levels has those of the data, by column."""
+        open_ = {c.column for c in self._spec.categories if c.open and not c.found} & {*levels}
+        if not open_:
+            return self
+
+        def holding(effect: Any) -> Any:
+            given = isinstance(effect, Category) and effect.column in open_
+            return effect.holding(levels[effect.column]) if given else effect
+
+        spec = self._spec
+        own = {**spec.individuals, **spec.thetas, **spec.networks, **spec.residuals}
+        declared = {name: own[name] for name in declarations(type(self))}
+        declared |= {
+            name: replace(p, covariates=tuple(map(holding, p.covariates)))  # type: ignore[type-var]
+            for name, p in spec.individuals.items()
+        }
+        result = object.__new__(type(self))
+        result.__dict__.update(self.__dict__)
+        AbstractModel.__init__(result, **declared)
+        result._values = dict(self._values)
         return result
 
     def population(self) -> dict[str, PopulationParameter]:
