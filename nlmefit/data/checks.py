@@ -41,10 +41,12 @@ def is_design(records: Records) -> bool:
 def design_findings(records: Records) -> Iterator[Finding]:
     """What a data set without DV is good for."""
     if len(records.frame):
-        like = records.like("DV")
-        hint = f" Is it {like}?" if like and not records.has("DV") else ""
+        close = None if records.has("DV") else records.like("DV")
+        hint = f" Did you mean {close!r}?" if close else ""
         yield Finding(
-            "W212", f"there is no DV: the data can be predicted and simulated, not fitted.{hint}", "Add a column DV to fit them."
+            "W212",
+            f"there is no DV: the data can be predicted and simulated, not fitted.{hint}",
+            f"To fit them add it, or name yours: nm.Subjects.from_frame(df, model, columns={{{close or 'YOURS'!r}: 'DV'}}).",
         )
 
 

@@ -44,7 +44,7 @@ def moments(time: pd.Series, missing: np.ndarray, date: pd.Series | None) -> Mom
     text = time.astype("string").str.strip().where(~missing)
     if text.str.match(_DAY).any():
         found = _since_1970(_dates(text, "DATE"))
-        return Moments(found, "dates", True, _unread("TIME", found, missing))
+        return Moments(found, f"dates{_order(text, 'DATE')}", True, _unread("TIME", found, missing))
     return _on_days(text, missing, date) if text.str.fullmatch(_OF_DAY).any() else None
 
 
@@ -62,9 +62,14 @@ def _on_days(text: pd.Series, missing: np.ndarray, date: pd.Series | None) -> Mo
     else:
         written = date.astype("string").str.strip()
         day = _since_1970(_dates(written, name))
-        order = "" if written.str.match(r"\d{4}").all() else f", read as {ORDERS.get(name, ORDERS['DATE'])}"
+        order = _order(written, name)
     unread += _unread(str(date.name), day, np.zeros(len(day), bool))
     return Moments(of_day + day, f"times of day, with the dates in {date.name}{order}", True, unread)
+
+
+def _order(text: pd.Series, name: str) -> str:
+    """How dates are read whose year of four digits does not come first, in words."""
+    return "" if text.dropna().str.match(r"\d{4}").all() else f", read as {ORDERS.get(name, ORDERS['DATE'])}"
 
 
 def _of_day(text: str) -> float:

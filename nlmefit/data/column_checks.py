@@ -32,17 +32,21 @@ def column_findings(records: Records, needs: Needs, observations: bool) -> Itera
 
 
 def _standard(records: Records, observations: bool) -> Iterator[Finding]:
-    given = ", ".join(records.given) or "no columns"
+    given = ", ".join(map(_shown, records.given)) or "no columns"
     for name in ["ID", "TIME"] + (["DV"] if observations else []):
-        if not records.has(name):
-            likely = records.like(name)
-            hint = f" Is it {likely}?" if likely else ""
-            yours = next((c for c in records.given if likely and c in likely), "YOURS")
-            yield Finding(
-                "E101",
-                f"there is no column {name}; the data has {given}.{hint}",
-                f"Add it, or name yours: {_OTHER_NAMES.format(yours=yours, name=name)}.",
-            )
+        if records.has(name):
+            continue
+        close = records.like(name)
+        hint = f" Did you mean {close!r}?" if close else ""
+        fix = f"Add it, or name yours: {_OTHER_NAMES.format(yours=close or 'YOURS', name=name)}."
+        if name in (index.upper() for index in records.index):
+            hint, fix = f" Its index is called {name}.", "Make that a column: df.reset_index()."
+        yield Finding("E101", f"there is no column {name}; the data has {given}.{hint}", fix)
+
+
+def _shown(name: str) -> str:
+    """A column's name; in quotes where what cannot be seen is part of it."""
+    return name if name == name.strip() and name.isprintable() else repr(name)
 
 
 def _of_model(records: Records, needs: Needs) -> Iterator[Finding]:

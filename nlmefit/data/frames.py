@@ -34,8 +34,8 @@ def plain(column: pd.Series) -> pd.Series:
     if not isinstance(column.dtype, pd.ArrowDtype):
         return column
     kind = column.dtype.kind
-    if kind in "mM":
-        return pd.Series(column.to_numpy(dtype=f"{kind}8[ns]", na_value=pd.NaT), column.index, name=column.name)
     if kind in "iufb" and not column.isna().any():
         return column.astype(column.dtype.numpy_dtype)
-    return column.astype(object).where(column.notna(), None)
+    objects = column.astype(object).where(column.notna(), None)
+    read = {"M": lambda x: pd.to_datetime(x, utc=True), "m": pd.to_timedelta}.get(kind, lambda x: x)
+    return read(objects)

@@ -36,7 +36,12 @@ class Needs:
     @property
     def labels(self) -> frozenset[str]:
         """Columns beyond the standard ones whose values need not be numbers: text categories and the occasion."""
-        return self.texts | ({self.occasion} if self.occasion and self.occasion not in self.covariates else set())
+        return (self.texts | ({self.occasion} if self.occasion else set())) - self.numbers
+
+    @property
+    def numbers(self) -> frozenset[str]:
+        """Covariates that are numbers."""
+        return frozenset(self.covariates) - self.texts
 
     def holding(self, levels: Mapping[str, Sequence[Level]]) -> "Needs":
         """The same once the levels that the data hold are known, by column."""

@@ -17,6 +17,7 @@ from nlmefit.declare.covariates import level_name
 from nlmefit.errors import DataError, nearest, unknown
 
 STANDARD = ("ID", "TIME", "DV", "AMT", "EVID", "CMT", "RATE", "DUR", "II", "ADDL", "SS", "MDV", "CENS", "LIMIT", "DVID", "OCC")
+_LABELS = ("ID", "DVID", "OCC")
 _MISSING = {"", ".", "NA", "NaN", "nan", "NAN", "<NA>", "None"}
 NOTHING = Needs((), (), (), {}, frozenset(), frozenset())
 
@@ -61,14 +62,8 @@ class Records:
         return self.frame[name].fillna(default).to_numpy(float)
 
     def like(self, name: str) -> str | None:
-        """Where a column of that name may be meant: a column spelt differently, or the index."""
-        for column in self.given:
-            if _letters(column) == name.upper():
-                return f"the column {column!r}"
-        if name.upper() in (index.upper() for index in self.index):
-            return "the index (df.reset_index() makes it a column)"
-        close = nearest(name, self.given)
-        return None if close is None else f"the column `{close}`"
+        """The column that may be meant: of that name within marks that a file puts around it, or of one spelt much alike."""
+        return next((c for c in self.given if _letters(c) == name.upper()), None) or nearest(name, self.given)
 
 
 def _letters(name: str) -> str:
@@ -88,7 +83,7 @@ def read_records(df: Any, needs: Needs = NOTHING, columns: Mapping[str, str] | N
     text: list[Text] = []
     for name, original in source.items():
         series = plain(df[original].reset_index(drop=True))
-        if name in ("ID", "DVID") or name in needs.labels:
+        if name in (*_LABELS, *needs.labels) and name not in needs.numbers:
             frame[name] = _labels(series, as_text=name in needs.texts)
             continue
         frame[name], bad = _numbers(series if name != "CMT" else _numbered(series, needs.compartments))

@@ -166,16 +166,21 @@ class Regimen:
     __rmul__ = __mul__
 
     def frame(
-        self, covariates: Mapping[str, float] | None = None, compartments: tuple[str, ...] = (), *, written_out: bool = False
+        self,
+        covariates: Mapping[str, float] | None = None,
+        compartments: tuple[str, ...] = (),
+        *,
+        written_out: bool = False,
+        until: float = np.inf,
     ) -> pd.DataFrame:
         """The dose records, in the order of time: TIME EVID AMT CMT RATE DUR II ADDL SS.
 
         **Arguments:** `covariates` of the subject, for amounts by covariate; `compartments` the model's, for those given by name;
-        `written_out` a record for each dose, without ADDL.
+        `written_out` a record for each dose, without ADDL, up to the time `until`.
         """
         if covariates is not None and not isinstance(covariates, Mapping):
             raise DataError(f"covariates must be values by name, got {covariates!r}.")
-        series = [s for whole in self._series for s in (_single(whole) if written_out else [whole])]
+        series = [s for whole in self._series for s in (_single(whole, until) if written_out else [whole])]
         rows = [_record(s, covariates or {}, compartments) for s in series]
         return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("TIME", kind="stable", ignore_index=True)
 
@@ -233,9 +238,11 @@ def _scaled(series: Series, factor: float) -> Series:
     return replace(series, amount=scaled, rate=rate)
 
 
-def _single(series: Series) -> list[Series]:
-    """Its doses one by one; a steady state is there at the first."""
-    each = [replace(series, start=series.start + k * series.every, doses=1, steady_state=False) for k in range(series.doses)]
+def _single(series: Series, until: float) -> list[Series]:
+    """Its doses one by one, up to that time (the first in any case); a steady state is there at the first."""
+    seen = (until - series.start) / series.every if series.every > 0 else np.inf
+    doses = series.doses if seen >= series.doses else max(int(np.floor(seen + 1e-6)) + 1, 1)
+    each = [replace(series, start=series.start + k * series.every, doses=1, steady_state=False) for k in range(doses)]
     return [replace(each[0], steady_state=series.steady_state), *each[1:]]
 
 
