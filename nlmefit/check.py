@@ -1,11 +1,12 @@
 """`nm.check`: everything that is wrong or noteworthy in a data set, as a table of coded findings."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from nlmefit.data.censoring import Blq
-from nlmefit.data.checks import findings
+from nlmefit.data.checks import design_findings, findings, is_design
 from nlmefit.data.findings import table
 from nlmefit.data.needs import needs_of
 from nlmefit.data.records import read_records
@@ -15,14 +16,20 @@ from nlmefit.population import unsolvable
 from nlmefit.shown import findings as shown_findings
 
 
-def check(df: pd.DataFrame, model: Model, columns: Mapping[str, str] | None = None, *, blq: Blq = "M3") -> pd.DataFrame:
-    """Findings about `df` as data for `model`: code, severity, rows, subject, what, fix. Empty when all is well.
+def check(df: Any, model: Model, columns: Mapping[str, str] | None = None, *, blq: Blq = "M3") -> pd.DataFrame:
+    """Findings about the table `df` (of pandas, polars, pyarrow) as data for `model`: code, severity, rows, subject, what, fix.
+    Empty when all is well.
 
     E codes are errors, with which `nm.fit` refuses the data; W codes are warnings. Rows count from 0. `blq` as in
-    `nm.Subjects.from_frame`.
+    `nm.Subjects.from_frame`. A table without DV is taken to be for prediction and simulation, which W212 says.
     """
     needs = needs_of(model)
-    found = findings(read_records(df, needs.columns, columns), needs, blq)
+    records = read_records(df, needs, columns)
+    design = is_design(records)
+    found = findings(records, needs, blq, observations=not design)
+    if design:
+        found += design_findings(records)
     if not any(f.severity == "error" for f in found):
-        found = [*unsolvable(model, Subjects.from_frame(df, model, columns, blq=blq)), *found]
+        laid_out = Subjects.from_frame(df, model, columns, blq=blq, every_record=design)
+        found = [*unsolvable(model.with_levels(laid_out.needs.levels), laid_out), *found]
     return shown_findings(table(found))

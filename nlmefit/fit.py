@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from nlmefit.data.needs import needs_of
 from nlmefit.data.reading import Reading
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import MethodError, ModelError
@@ -56,7 +57,7 @@ def fit(
         isinstance(model, AbstractLatentModel) and isinstance(method, AbstractMethod)
     ):
         return _trained(model, data, method, start, random, progress, began)
-    problem = _problem(_started(model, start), data, method)
+    problem = _problem(_started(model, start, data), data, method)
     assert isinstance(method, AbstractMethod)  # checked above
     with Progress(progress, method.name) as line:
         found = method.find(problem, line, random)
@@ -118,11 +119,13 @@ def bind(model: Any, data: Data) -> tuple[AbstractLatentModel, Any]:
     raise ModelError(f"model must be an instance of an nm.Model class or of a latent model, got {type(model).__name__}.")
 
 
-def _started(model: Any, start: Mapping[str, float] | Fit | None) -> Any:
+def _started(model: Any, start: Mapping[str, float] | Fit | None, data: Data) -> Any:
     if start is None:
         return model
     if not isinstance(model, Model):
         raise ModelError("start= needs a model with named values (an nm.Model).")
+    if needs_of(model).references:  # categories whose coefficients are named by the data's levels
+        model = model.with_levels(Subjects.of(data, model).needs.levels)
     fixed = [name for name, p in model.population().items() if p.fixed]
     if isinstance(start, Fit):  # a fixed value is the model's, whatever an earlier fit says
         return model.at({name: value for name, value in start.parameters_at().items() if name not in fixed})

@@ -67,6 +67,7 @@ def _attached(saved: SavedModel, model: Any) -> Any:
 
 
 def _declared(saved: SavedModel, model: AbstractModel) -> AbstractModel:
+    model = model.with_levels(saved.description.get("levels", {}))  # those of the data that it was fitted to
     population = model.population()
     _check(saved, _names("population parameters", saved.values, population))
     fixed = [name for name, p in population.items() if p.fixed]

@@ -65,7 +65,7 @@ class PopulationModel(AbstractLatentModel):
 
         Raises ModelError for a solver that the dynamics do not allow, DataError where the data has what it cannot follow.
         """
-        model = model.snapshot()
+        model = model.snapshot().with_levels(data.needs.levels)
         check_solver(model)
         raise_errors(unsolvable(model, data))
         occasion = data.subjects.occasion

@@ -103,6 +103,13 @@ def _of_fit(fit: Fit, names: tuple[str, ...]) -> pd.DataFrame:
     return fit.eta.assign(**dict.fromkeys(unseen, 0.0)).fillna(0.0)
 
 
+def _kinds(who: Any, index: pd.Index) -> str:
+    """Where only the kind of the label differs."""
+    same = str(who) in set(map(str, index))
+    kinds = ("text", "a number") if isinstance(who, str) else ("a number", "text")
+    return f" There {who} is {kinds[1]}, in the data {kinds[0]}." if same else ""
+
+
 def _effects(eta: Any, ids: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     """The random effects by subject (N, q), in the order of the data's subjects."""
     if eta is None:
@@ -130,5 +137,7 @@ def _effects(eta: Any, ids: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
         raise DataError(f"eta has two rows for subject {table.index[table.index.duplicated()][0]}.")
     missing = [who for who in ids if who not in table.index]
     if missing:
-        raise DataError(f"eta has no row for subject {missing[0]}; its index must hold the data's IDs.")
+        raise DataError(
+            f"eta has no row for subject {missing[0]}; its index must hold the data's IDs.{_kinds(missing[0], table.index)}"
+        )
     return table.loc[list(ids), list(names)].to_numpy(float)

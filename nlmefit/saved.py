@@ -180,6 +180,7 @@ def _model(fit: "Fit") -> dict[str, Any]:
         "fixed": [name for name, p in population.items() if p.fixed],
         "traits": traits(model)._asdict(),
         "effects": list(map(str, fit.eta.columns)),
+        "levels": {c.column: list(c.found) for c in model.specification.categories if c.found} if of_class else {},
         "theta": {} if of_class else {name: np.asarray(p.start) for name, p in model.parameters().items()},
         "generative": serialization.content(model, "model") if isinstance(model, AbstractGenerative) else None,
     }

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nlmefit.data.findings import Finding, some, where
-from nlmefit.data.records import Records
+from nlmefit.data.records import Records, observation_rows
 
 Blq = Literal["M3", "M1", "M4"]
 """Of observations below the limit: their probability (M3), nothing (M1: they are left out), or their probability with every
@@ -45,12 +45,33 @@ def censoring(records: Records, index: np.ndarray, masks: dict[str, np.ndarray],
     return {name: c for name, c in found.items() if c.flag.any()}
 
 
-def censoring_findings(records: Records, counted: np.ndarray, rule: Blq) -> Iterator[Finding]:
-    """What is wrong or worth knowing about the censored ones among the observations `counted`."""
+def censoring_findings(records: Records, evid: np.ndarray, rule: Blq) -> Iterator[Finding]:
+    """What is wrong or worth knowing about the censored ones among the observations."""
     flag, limit, value = records.column("CENS", 0.0), records.column("LIMIT", np.nan), records.frame["DV"].to_numpy(float)
+    counted, plain = observation_rows(records, evid), evid == 0
+    silenced = records.column("MDV", 0.0) == 1
     strange = counted & ~np.isin(flag, (-1, 0, 1))
     yield from where(
         strange, "E112", f"CENS must be 1 (below the limit in DV), -1 (above it) or 0, got {some(flag[strange])}.", "Correct it."
+    )
+    if rule != "M1":
+        yield from where(
+            plain & ~silenced & (flag != 0) & np.isnan(value),
+            "E145",
+            "CENS says that the observation lies beyond a limit, and DV is empty.",
+            "Write the limit (LLOQ) in DV; or leave the record out by CENS 0 and MDV 1, or all such ones by blq='M1'.",
+        )
+    yield from where(
+        plain & silenced & (flag != 0),
+        "W213",
+        "CENS says that the observation lies beyond a limit, and MDV 1 that there is none; it is left out.",
+        "Set MDV to 0 where it is to count by its probability, or CENS to 0.",
+    )
+    yield from where(
+        counted & (flag == 1) & (value == 0),
+        "W214",
+        "CENS is 1 and DV is 0: DV holds the limit (LLOQ), so that the observation counts as below 0.",
+        "Write the limit in DV, unless it is 0 (that of logarithms, say).",
     )
     empty = counted & (((flag == 1) & (limit >= value)) | ((flag == -1) & (limit <= value)))
     yield from where(

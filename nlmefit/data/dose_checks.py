@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 
+from nlmefit.data.doses import MOST_DOSES, MOST_OVERLAP, overlap, repeats, segments
 from nlmefit.data.findings import Finding, some, where
 from nlmefit.data.needs import Needs
+from nlmefit.data.observation_checks import repeated
 from nlmefit.data.records import Records, event_types
 
 _FIELDS = {"AMT": 0.0, "RATE": 0.0, "DUR": 0.0, "II": 0.0, "ADDL": 0.0, "SS": 0.0, "CMT": 1.0}
@@ -15,6 +18,8 @@ def dose_findings(records: Records, needs: Needs, observations: bool) -> Iterato
     """All findings about EVID and the columns of doses."""
     evid = event_types(records)
     fields = {name: records.column(name, default) for name, default in _FIELDS.items()}
+    amount = records.frame["AMT"] if records.has("AMT") else pd.Series(np.nan, records.frame.index)
+    fields["AMT missing"] = amount.isna().to_numpy(float)
     yield from where(
         ~np.isin(evid, (0, 1, 2, 3, 4)), "E118", f"EVID must be 0, 1, 2, 3 or 4, got {some(_strange(evid))}.", "Correct it."
     )
@@ -24,15 +29,45 @@ def dose_findings(records: Records, needs: Needs, observations: bool) -> Iterato
     yield from _amounts(dose, fields)
     yield from _infusions(dose, fields)
     yield from _repeats(dose, fields)
+    yield from _too_many(records, evid, dose)
     yield from _compartments(dose, fields, needs)
     yield from _modelled(dose, fields, needs)
-    unused = records.column("DV", 0.0)
-    kept = dose & (unused != 0) & (records.column("MDV", 0.0) != 1)
+    yield from _unused(records, evid, fields)
     yield from where(
-        kept,
-        "W208",
-        f"DV is given on dose records ({some(unused[kept])}) and is not used there.",
-        "Give each observation a record of its own if it counts (EVID 0, AMT 0), or set MDV to 1.",
+        repeated(records, dose, tuple(_FIELDS)),
+        "W215",
+        "two equal doses at the same time.",
+        "Both are given; drop the one that is a copy.",
+    )
+
+
+def _unused(records: Records, evid: np.ndarray, fields: dict[str, np.ndarray]) -> Iterator[Finding]:
+    """What records say that has no meaning there: DV on doses and resets, properties of doses elsewhere."""
+    if records.has("DV"):
+        value = records.column("DV", 0.0)
+        for kinds, words in (((1, 4), "dose records"), ((2, 3), "records with EVID 2 or 3")):
+            kept = np.isin(evid, kinds) & (value != 0) & (records.column("MDV", 0.0) != 1)
+            yield from where(
+                kept,
+                "W208",
+                f"DV is given on {words} ({some(value[kept])}) and is not used there.",
+                "Give each observation a record of its own if it counts (EVID 0, AMT 0), or set MDV to 1.",
+            )
+    no_dose = np.isin(evid, (0, 2, 3))
+    given = {name: no_dose & (fields[name] != 0) for name in ("RATE", "DUR", "II", "ADDL", "SS")}
+    named = ", ".join(name for name, rows in given.items() if rows.any())
+    yield from where(
+        np.any(list(given.values()), axis=0),
+        "W216",
+        f"{named} given on records that are no doses (EVID 0, 2 or 3): no effect there.",
+        "They belong on the dose's own record; set them to 0 elsewhere.",
+    )
+    once = np.isin(evid, (1, 4)) & (fields["II"] > 0) & (fields["ADDL"] == 0) & (fields["SS"] == 0)
+    yield from where(
+        once,
+        "W217",
+        "II is given on a dose without ADDL or SS: it is given once.",
+        "Give the number of additional doses in ADDL (or SS 1) if it is repeated, else set II to 0.",
     )
 
 
@@ -42,15 +77,22 @@ def _strange(evid: np.ndarray) -> np.ndarray:
 
 def _amounts(dose: np.ndarray, fields: dict[str, np.ndarray]) -> Iterator[Finding]:
     amount = fields["AMT"]
-    endless = (fields["SS"] >= 1) & (fields["RATE"] > 0)
+    missing, infused = fields["AMT missing"] > 0, (fields["RATE"] > 0) & (fields["SS"] < 1)
     yield from where(
         dose & (amount < 0), "E119", f"a dose has a negative amount: {some(amount[dose & (amount < 0)])}.", "Correct AMT."
     )
+    endless = (fields["SS"] >= 1) & (fields["RATE"] > 0)
     yield from where(
-        dose & (amount == 0) & ~endless,
+        dose & (amount == 0) & (missing & ~endless | infused),
         "E120",
         "a dose record (EVID 1 or 4) has no amount.",
-        "Give AMT, or EVID 0 (observation) or 2 (other).",
+        "Give AMT (0 for a placebo), or EVID 0 (observation) or 2 (other).",
+    )
+    yield from where(
+        dose & (amount == 0) & ~missing & ~infused & ~endless,
+        "W218",
+        "a dose record (EVID 1 or 4) has the amount 0.",
+        "Leave it if it is a placebo; else correct AMT.",
     )
     yield from where(
         ~dose & (amount != 0),
@@ -99,6 +141,25 @@ def _repeats(dose: np.ndarray, fields: dict[str, np.ndarray]) -> Iterator[Findin
         "E130",
         "SS asks for steady state without an interval.",
         "Give II, above 0.",
+    )
+
+
+def _too_many(records: Records, evid: np.ndarray, dose: np.ndarray) -> Iterator[Finding]:
+    """Doses and running infusions in such numbers that they stand for a constant input."""
+    codes = pd.factorize(records.frame["ID"])[0]
+    made = repeats(records, codes, segments(records, evid, codes))
+    yield from where(
+        dose & (made > MOST_DOSES),
+        "E147",
+        f"ADDL makes {made.max()} doses up to the subject's last record; at most {MOST_DOSES} are followed.",
+        "Begin at steady state (SS 1 and II) at a later record, with ADDL for the doses since.",
+    )
+    running = dose & (overlap(records) > MOST_OVERLAP)
+    yield from where(
+        running,
+        "E148",
+        f"an infusion at steady state lasts for more than {MOST_OVERLAP} intervals II, so that as many run at once.",
+        "That is close to one infusion without end: AMT 0, SS 1 and RATE = AMT / II. Or correct RATE, DUR or II.",
     )
 
 

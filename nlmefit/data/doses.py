@@ -10,6 +10,12 @@ from nlmefit.data.records import Records
 
 UNKNOWN_OVERLAP = 8
 """Earlier doses of a steady state that may still be running where their duration is modelled; more give NaN."""
+MOST_OVERLAP = 50
+"""Earlier infusions of a steady state that may still be running: each is an event of its own."""
+MOST_DOSES = 100_000
+"""Doses that one record may make by ADDL up to the last record that sees them."""
+SAME = 1e-14
+"""Times that differ relatively by no more than this differ by rounding only."""
 
 
 class Doses(eqx.Module):
@@ -52,9 +58,9 @@ def doses(
     rows = np.flatnonzero(np.isin(evid, (1, 4)))
     if len(rows) == 0:
         return None
-    repeats = records.column("ADDL", 0.0)[rows].astype(int) + 1
-    row = np.repeat(rows, repeats)
-    count = np.arange(len(row)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+    made = repeats(records, codes, segment)[rows]
+    row = np.repeat(rows, made)
+    count = np.arange(len(row)) - np.repeat(np.cumsum(made) - made, made)
     interval = records.column("II", 0.0)[row]
     amount, rate = records.column("AMT", 0.0)[row], records.column("RATE", 0.0)[row]
     steady = np.where(count == 0, records.column("SS", 0.0)[row], 0.0)
@@ -82,8 +88,23 @@ def doses(
         **_padded(columns, codes[row], int(codes.max()) + 1),
         only=int(places.pop()) if len(places) == 1 else None,
         steadies=int(np.bincount(codes[row], steady > 0).max()),
-        overlap=_overlap(steady, amount, fixed_rate, duration, modelled, interval),
+        overlap=int(overlap(records)[rows].max()),
     )
+
+
+def segments(records: Records, evid: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """How often the system was emptied before or at each record: EVID 3 and 4, and doses with SS 1."""
+    reset = np.isin(evid, (3, 4)) | ((evid == 1) & (records.column("SS", 0.0) == 1))
+    return pd.Series(reset.astype(int)).groupby(codes).cumsum().to_numpy()
+
+
+def repeats(records: Records, codes: np.ndarray, segment: np.ndarray) -> np.ndarray:
+    """By record: how many doses it makes, itself and those of ADDL up to the last record before the next reset; what comes later
+    nobody sees."""
+    time, interval = np.nan_to_num(records.frame["TIME"].to_numpy(float)), records.column("II", 0.0)
+    last = pd.Series(time).groupby([codes, segment]).transform("max").to_numpy()
+    seen = np.floor(np.divide(last - time, interval, out=np.zeros_like(time), where=interval > 0) + 1e-6)
+    return np.nan_to_num(np.minimum(records.column("ADDL", 0.0), seen)).astype(int) + 1
 
 
 def _padded(columns: dict[str, np.ndarray | None], owner: np.ndarray, size: int) -> dict[str, np.ndarray | None]:
@@ -109,7 +130,7 @@ def _repeated(time: np.ndarray, codes: np.ndarray, row: np.ndarray, count: np.nd
         own = slice(np.searchsorted(owner, who), np.searchsorted(owner, who, "right"))
         after = np.minimum(np.searchsorted(records, result[own]), len(records) - 1)
         for nearest in (records[after], records[np.maximum(after - 1, 0)]):
-            close = (count[own] > 0) & (np.abs(nearest - result[own]) <= 1e-9 * np.maximum(1.0, np.abs(result[own])))
+            close = (count[own] > 0) & (np.abs(nearest - result[own]) <= SAME * np.abs(result[own]))
             result[own] = np.where(close, nearest, result[own])
     return result
 
@@ -124,14 +145,11 @@ def _next_reset(time: np.ndarray, codes: np.ndarray, segment: np.ndarray) -> np.
     return frame.groupby(["who", "segment"], sort=False)["end"].transform("min").to_numpy()
 
 
-def _overlap(
-    steady: np.ndarray, amount: np.ndarray, rate: np.ndarray, duration: np.ndarray, modelled: np.ndarray, interval: np.ndarray
-) -> int:
-    """Earlier doses that may still run when a steady state's record comes, with one to spare for lag and bioavailability."""
-    repeated = (steady > 0) & (interval > 0)
-    if not repeated.any():
-        return 0
-    known = np.where(rate > 0, amount / np.where(rate > 0, rate, 1.0), duration)
+def overlap(records: Records) -> np.ndarray:
+    """By record: earlier doses of its steady state that may still run when it comes, with one to spare for lag and
+    bioavailability."""
+    amount, rate, interval = (records.column(name, 0.0) for name in ("AMT", "RATE", "II"))
+    known = np.where(rate > 0, amount / np.where(rate > 0, rate, 1.0), records.column("DUR", 0.0))
+    repeated = (records.column("SS", 0.0) > 0) & (interval > 0)
     count = np.floor(np.divide(known, interval, out=np.zeros_like(known), where=repeated)) + 1
-    count = np.where(modelled < 0, UNKNOWN_OVERLAP, count)
-    return int(np.where(repeated, count, 0).max())
+    return np.where(repeated, np.where(rate < 0, UNKNOWN_OVERLAP, count), 0.0)

@@ -1,9 +1,10 @@
 """What a declared model asks of its data."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from nlmefit.declare.covariates import Category, Power
+from nlmefit.declare.covariates import Level, Power
 from nlmefit.errors import ModelError
 
 
@@ -14,12 +15,16 @@ class Needs:
     endpoints: tuple[str, ...]
     covariates: tuple[str, ...]
     compartments: tuple[str, ...]
-    levels: dict[str, tuple[float, ...]]
-    """Values of a categorical covariate for which every Category has a coefficient."""
+    levels: dict[str, tuple[Level, ...]]
+    """Values of a categorical covariate for which every Category has a coefficient; the first is the reference."""
     positive: frozenset[str]
     """Covariates whose logarithm is taken."""
     modelled: frozenset[tuple[str, str]]
     """(compartment, "rate" or "duration"): what RATE -1 and -2 may ask for."""
+    texts: frozenset[str] = frozenset()
+    """Categorical covariates whose values are text."""
+    references: tuple[tuple[str, Level], ...] = ()
+    """Of the categorical covariates whose levels are those of the data: column and reference."""
     occasion: str | None = None
     """The column of occasions, of a model with inter-occasion variability."""
 
@@ -27,6 +32,26 @@ class Needs:
     def columns(self) -> tuple[str, ...]:
         """Columns of the data beyond the standard ones: covariates and the occasion."""
         return tuple(dict.fromkeys((*self.covariates, *([self.occasion] if self.occasion else []))))
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """Columns beyond the standard ones whose values need not be numbers: text categories and the occasion."""
+        return (self.texts | ({self.occasion} if self.occasion else set())) - self.numbers
+
+    @property
+    def numbers(self) -> frozenset[str]:
+        """Covariates that are numbers."""
+        return frozenset(self.covariates) - self.texts
+
+    def holding(self, levels: Mapping[str, Sequence[Level]]) -> "Needs":
+        """The same once the levels that the data hold are known, by column."""
+        references = dict(self.references)
+        found = {
+            name: tuple(v for v in held if v in self.levels.get(name, held))
+            for name, held in levels.items()
+            if name in references
+        }
+        return replace(self, levels=self.levels | found, references=())
 
 
 def needs_of(model: Any) -> Needs:
@@ -37,11 +62,19 @@ def needs_of(model: Any) -> Needs:
         raise ModelError(f"model must be an instance of an nm.Model class, got {type(model).__name__}.")
     spec = model.current().specification
     effects = [effect for parameter in spec.individuals.values() for effect in parameter.covariates]
-    levels: dict[str, tuple[float, ...]] = {}
-    for effect in effects:
-        if isinstance(effect, Category):
-            named = (effect.reference, *effect.levels)
-            levels[effect.column] = tuple(v for v in levels.get(effect.column, named) if v in named)
-    positive = frozenset(effect.column for effect in effects if isinstance(effect, Power))
-    modelled = model.dosing_fields | {(name, "duration") for name in model.routed_durations}
-    return Needs(model.endpoints, model.covariates, spec.compartments, levels, positive, modelled, spec.occasion)
+    levels: dict[str, tuple[Level, ...]] = {}
+    for category in spec.categories:
+        if not category.open or category.found:
+            named = (category.reference, *category.starts)
+            levels[category.column] = tuple(v for v in levels.get(category.column, named) if v in named)
+    return Needs(
+        endpoints=model.endpoints,
+        covariates=model.covariates,
+        compartments=spec.compartments,
+        levels=levels,
+        positive=frozenset(effect.column for effect in effects if isinstance(effect, Power)),
+        modelled=model.dosing_fields | {(name, "duration") for name in model.routed_durations},
+        texts=frozenset(c.column for c in spec.categories if c.text),
+        references=tuple((c.column, c.reference) for c in spec.categories if c.open and not c.found),
+        occasion=spec.occasion,
+    )

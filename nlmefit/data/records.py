@@ -4,30 +4,53 @@ Nothing is guessed silently: text where a number belongs is a finding, never zer
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from nlmefit.errors import DataError, unknown
+from nlmefit.data.clock import ORDERS, moments
+from nlmefit.data.frames import as_pandas, plain
+from nlmefit.data.needs import Needs
+from nlmefit.declare.covariates import level_name
+from nlmefit.errors import DataError, nearest, unknown
 
 STANDARD = ("ID", "TIME", "DV", "AMT", "EVID", "CMT", "RATE", "DUR", "II", "ADDL", "SS", "MDV", "CENS", "LIMIT", "DVID", "OCC")
+_LABELS = ("ID", "DVID", "OCC")
 _MISSING = {"", ".", "NA", "NaN", "nan", "NAN", "<NA>", "None"}
+NOTHING = Needs((), (), (), {}, frozenset(), frozenset())
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text where a number belongs."""
+
+    name: str
+    """The standard or covariate name of its column."""
+    rows: tuple[int, ...]
+    first: str
+    """What the first of those rows holds."""
 
 
 @dataclass(frozen=True)
 class Records:
     """The data in standard columns, one row per record of the user's frame, in the same order.
 
-    `frame` holds floats (NaN is missing) and, untouched, ID and DVID; `text` lists (column, rows, first text) where a number
-    was expected and text found; `source` maps a standard or covariate name to the user's column.
+    `frame` holds floats (NaN is missing), and labels as the user has them (None is missing) of ID, DVID, occasions and text
+    categories; TIME is in hours where it was no number, CMT a number where it was a name. `text` lists where a number was
+    expected and text found; `source` maps a standard or covariate name to the user's column.
     """
 
     frame: pd.DataFrame
-    text: list[tuple[str, list[int], str]]
+    text: tuple[Text, ...]
     source: dict[str, str]
     given: tuple[str, ...]
     """All columns of the user's frame."""
+    index: tuple[str, ...] = ()
+    """The names of its index."""
+    clock: str = ""
+    """What TIME was read from, where it held no numbers."""
 
     def has(self, name: str) -> bool:
         return name in self.frame
@@ -38,34 +61,45 @@ class Records:
             return np.full(len(self.frame), default)
         return self.frame[name].fillna(default).to_numpy(float)
 
+    def like(self, name: str) -> str | None:
+        """The column that may be meant: of that name within marks that a file puts around it, or of one spelt much alike."""
+        return next((c for c in self.given if _letters(c) == name.upper()), None) or nearest(name, self.given)
 
-def read_records(df: pd.DataFrame, covariates: Sequence[str] = (), columns: Mapping[str, str] | None = None) -> Records:
-    """Standard columns and the named covariates from `df`.
+
+def _letters(name: str) -> str:
+    """A name without the marks that files put around it: a byte-order mark (also one misread), #, quotes, blanks."""
+    return name.removeprefix("\ufeff").removeprefix("ï»¿").strip("#'\" \t\ufeff;@").upper()
+
+
+def read_records(df: Any, needs: Needs = NOTHING, columns: Mapping[str, str] | None = None) -> Records:
+    """Standard columns, and those that the model needs, from `df`.
 
     `columns` maps the user's names to standard ones or to the model's covariates, `{"CONC": "DV"}`. Raises DataError if `df`
-    is not a DataFrame, if a mapped column does not exist, or if two columns claim the same name.
+    is no table, if a mapped column does not exist, or if two columns claim the same name.
     """
-    if not isinstance(df, pd.DataFrame):
-        raise DataError(f"data must be a pandas DataFrame, got {type(df).__name__}; read a file with pandas.read_csv.")
-    source = _sources(df, covariates, dict(columns or {}))
-    frame: dict[str, object] = {}
-    text: list[tuple[str, list[int], str]] = []
+    df = as_pandas(df)
+    source = _sources(df, needs.columns, dict(columns or {}))
+    frame: dict[str, Any] = {}
+    text: list[Text] = []
     for name, original in source.items():
-        series = df[original].reset_index(drop=True)
-        if name in ("ID", "DVID"):
-            frame[name] = _label(series)
+        series = plain(df[original].reset_index(drop=True))
+        if name in (*_LABELS, *needs.labels) and name not in needs.numbers:
+            frame[name] = _labels(series, as_text=name in needs.texts)
             continue
-        numbers, bad = _numbers(series)
-        frame[name] = numbers
+        frame[name], bad = _numbers(series if name != "CMT" else _numbered(series, needs.compartments))
         if bad:
-            text.append((name, bad, str(series.iloc[bad[0]])))
-    return Records(pd.DataFrame(frame, index=range(len(df))), text, source, tuple(map(str, df.columns)))
+            text.append(Text(name, tuple(bad), str(series.iloc[bad[0]])))
+    index = tuple(str(name) for name in df.index.names if name is not None)
+    read = Records(pd.DataFrame(frame, index=range(len(df))), tuple(text), source, tuple(map(str, df.columns)), index)
+    return _with_hours(read, df)
 
 
 def _sources(df: pd.DataFrame, covariates: Sequence[str], columns: dict[str, str]) -> dict[str, str]:
     for original, standard in columns.items():
         if original not in df:
-            raise DataError("columns=: " + unknown("column", original, map(str, df.columns)))
+            raise DataError("columns=: " + unknown("column", str(original), map(str, df.columns)))
+        if not isinstance(standard, str):
+            raise DataError(f"columns=: {original!r} must map to the name of a standard column or covariate, got {standard!r}.")
         if standard.upper() not in STANDARD and standard not in covariates:
             raise DataError("columns=: " + unknown("standard column or covariate", standard, [*STANDARD, *covariates]))
     twice = df.columns[df.columns.duplicated()]
@@ -93,36 +127,72 @@ def _sources(df: pd.DataFrame, covariates: Sequence[str], columns: dict[str, str
     return result
 
 
-def _label(series: pd.Series) -> pd.Series:
-    """IDs and DVIDs as they are, but 1.0 and "1" both as 1 (not "001"); missing stays missing."""
-    if not pd.api.types.is_numeric_dtype(series):
-        stripped = series.astype("string").str.strip()
-        series = stripped.mask(stripped.isin(_MISSING)).astype(object)
-        if not series.dropna().str.match(r"^-?(0|[1-9]\d*)(\.0*)?$").all():
-            return series.where(series.notna(), None)
-    numbers = pd.to_numeric(series, errors="coerce")
-    if numbers.notna().equals(series.notna()) and (numbers.dropna() % 1 == 0).all():
-        return numbers.astype("Int64").astype(object).where(numbers.notna(), None)
-    return series.astype(object).where(series.notna(), None)
+def _missing(series: pd.Series) -> np.ndarray:
+    """Which cells are missing: empty, or one of the words for it."""
+    stripped = series.astype("string").str.strip()
+    return (stripped.isna() | stripped.isin(_MISSING)).to_numpy(bool)
+
+
+def _labels(series: pd.Series, as_text: bool = False) -> pd.Series:
+    """Labels as the user has them: text stays text ("001" too), a whole number is one (1.0 is 1); missing is None."""
+    numeric = pd.api.types.is_numeric_dtype(series)
+    missing = series.isna().to_numpy() if numeric else _missing(series)
+
+    def label(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.strip()
+        if isinstance(value, float | np.floating) and float(value).is_integer():
+            value = int(value)
+        value = value.item() if isinstance(value, np.generic) else value
+        return (level_name(value) if isinstance(value, int | float) else str(value)) if as_text else value
+
+    found = [None if absent else label(value) for value, absent in zip(series.astype(object), missing, strict=True)]
+    return pd.Series(found, dtype=object)
 
 
 def all_missing(series: pd.Series) -> bool:
     """Whether there is neither a number nor a text."""
-    numbers, texts = _numbers(series)
+    numbers, texts = _numbers(plain(series))
     return not texts and bool(numbers.isna().all())
 
 
 def _numbers(series: pd.Series) -> tuple[pd.Series, list[int]]:
     """The series as floats, and the rows that hold text."""
-    if pd.api.types.is_bool_dtype(series):
-        return series.astype(float), []
-    if pd.api.types.is_numeric_dtype(series):
-        return series.astype(float), []
+    if pd.api.types.is_bool_dtype(series) or pd.api.types.is_numeric_dtype(series):
+        return pd.Series(series.to_numpy(float, na_value=np.nan)), []
+    missing = _missing(series)
     stripped = series.astype("string").str.strip()
-    missing = stripped.isna() | stripped.isin(_MISSING)
     numbers = pd.to_numeric(stripped.where(~missing), errors="coerce").astype(float)
     bad = numbers.isna() & ~missing
-    return numbers, [int(i) for i in np.flatnonzero(bad.to_numpy())]
+    return pd.Series(numbers.to_numpy(float, na_value=np.nan)), [int(i) for i in np.flatnonzero(bad.to_numpy(bool))]
+
+
+def _numbered(series: pd.Series, compartments: Sequence[str]) -> pd.Series:
+    """Compartments' names as their numbers, all else as it is."""
+    numbers = {name: number for number, name in enumerate(compartments, 1)}
+    if not compartments or pd.api.types.is_numeric_dtype(series):
+        return series
+    return series.astype(object).map(lambda v: numbers.get(v.strip(), v) if isinstance(v, str) else v)
+
+
+def _with_hours(records: Records, df: pd.DataFrame) -> Records:
+    """The records with TIME in hours, where it holds dates, times of day or durations."""
+    if not records.has("TIME") or not records.has("ID") or len(df) == 0:
+        return records
+    series = plain(df[records.source["TIME"]].reset_index(drop=True))
+    dates = [c for c in df if str(c).upper() in ORDERS and c != records.source["TIME"]]
+    date = plain(df[dates[0]].reset_index(drop=True)) if dates else None
+    found = moments(series, _missing(series), date)
+    if found is None:
+        return records
+    codes = pd.factorize(records.frame["ID"])[0]
+    starts = pd.Series(np.arange(len(codes))).groupby(codes).transform("first").to_numpy()
+    columns = {"TIME": series, **({} if date is None else {str(date.name): date})}
+    unread = [Text(name, tuple(map(int, np.flatnonzero(bad))), str(columns[name][bad].iloc[0])) for name, bad in found.unread]
+    text = (*(t for t in records.text if t.name != "TIME"), *unread)
+    since = " since the subject's first record" if found.relative else ""
+    frame = records.frame.assign(TIME=found.hours(starts))
+    return replace(records, frame=frame, text=text, clock=f"hours{since}, from {found.words}")
 
 
 def event_types(records: Records) -> np.ndarray:

@@ -7,7 +7,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from nlmefit.data.records import Records, event_types, read_records
+from nlmefit.data.column_checks import column_findings
+from nlmefit.data.findings import raise_errors
+from nlmefit.data.frames import as_pandas
+from nlmefit.data.records import NOTHING, Records, event_types, read_records
 from nlmefit.errors import DataError, unknown
 from nlmefit.options import check_truth, is_number
 
@@ -46,13 +49,14 @@ class Series:
 class _Given(dict):
     """A subject's covariates, by name or as attributes, with an error that helps."""
 
-    def __missing__(self, name: str) -> float:
+    def __missing__(self, name: str) -> Any:
         raise DataError("the regimen's amount: " + unknown("covariate", name, self))
 
-    def __getattr__(self, name: str) -> float:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return float(self[name])
+        value = self[name]
+        return value if isinstance(value, str) else float(value)
 
 
 class Regimen:
@@ -162,16 +166,21 @@ class Regimen:
     __rmul__ = __mul__
 
     def frame(
-        self, covariates: Mapping[str, float] | None = None, compartments: tuple[str, ...] = (), *, written_out: bool = False
+        self,
+        covariates: Mapping[str, float] | None = None,
+        compartments: tuple[str, ...] = (),
+        *,
+        written_out: bool = False,
+        until: float = np.inf,
     ) -> pd.DataFrame:
         """The dose records, in the order of time: TIME EVID AMT CMT RATE DUR II ADDL SS.
 
         **Arguments:** `covariates` of the subject, for amounts by covariate; `compartments` the model's, for those given by name;
-        `written_out` a record for each dose, without ADDL.
+        `written_out` a record for each dose, without ADDL, up to the time `until`.
         """
         if covariates is not None and not isinstance(covariates, Mapping):
             raise DataError(f"covariates must be values by name, got {covariates!r}.")
-        series = [s for whole in self._series for s in (_single(whole) if written_out else [whole])]
+        series = [s for whole in self._series for s in (_single(whole, until) if written_out else [whole])]
         rows = [_record(s, covariates or {}, compartments) for s in series]
         return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("TIME", kind="stable", ignore_index=True)
 
@@ -181,9 +190,10 @@ class Regimen:
 
         Raises DataError where there is no dose, where a reset (EVID 3 or 4, SS 2) stands among them, or several subjects.
         """
-        if not isinstance(records, pd.DataFrame):
-            raise DataError(f"Regimen.from_frame reads a table of records, got {records!r}.")
-        read = read_records(records.assign(ID=1) if "ID" not in [str(c).upper() for c in records] else records, (), columns)
+        records = as_pandas(records, "records")
+        named = [str(c).upper() for c in records] + [str(c).upper() for c in (columns or {}).values()]
+        read = read_records(records if "ID" in named else records.assign(ID=1), columns=columns)
+        raise_errors(list(column_findings(read, NOTHING, observations=False)))
         if read.frame["ID"].nunique() > 1:
             raise DataError("Regimen.from_frame reads one subject's records; choose one: df[df['ID'] == ...].")
         evid = event_types(read)
@@ -228,9 +238,11 @@ def _scaled(series: Series, factor: float) -> Series:
     return replace(series, amount=scaled, rate=rate)
 
 
-def _single(series: Series) -> list[Series]:
-    """Its doses one by one; a steady state is there at the first."""
-    each = [replace(series, start=series.start + k * series.every, doses=1, steady_state=False) for k in range(series.doses)]
+def _single(series: Series, until: float) -> list[Series]:
+    """Its doses one by one, up to that time (the first in any case); a steady state is there at the first."""
+    seen = (until - series.start) / series.every if series.every > 0 else np.inf
+    doses = series.doses if seen >= series.doses else max(int(np.floor(seen + 1e-6)) + 1, 1)
+    each = [replace(series, start=series.start + k * series.every, doses=1, steady_state=False) for k in range(doses)]
     return [replace(each[0], steady_state=series.steady_state), *each[1:]]
 
 

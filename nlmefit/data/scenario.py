@@ -60,7 +60,8 @@ def scenario(
         covariates = own[~own["ID"].duplicated()]
     parts = [base]
     if regimen.series:
-        parts.append(_doses(model, regimen, covariates))
+        last = max(base["TIME"].max() if len(base) else -np.inf, -np.inf if times is None else np.max(times))
+        parts.append(_doses(model, regimen, covariates, float(last)))
     if times is not None:
         parts.append(_grid(covariates["ID"].to_numpy(), np.asarray(before, float), _EARLY))
         parts.append(_grid(covariates["ID"].to_numpy(), np.asarray(times, float), _SEEN))
@@ -96,17 +97,20 @@ def _carriers(people: Subjects, regimen: Regimen, times: Any) -> pd.DataFrame:
     return frame.assign(EVID=2.0, rank=np.where(frame["seen"], _SEEN, _EARLY)).drop(columns=dropped)
 
 
-def _doses(model: Any, regimen: Regimen, covariates: pd.DataFrame) -> pd.DataFrame:
+def _doses(model: Any, regimen: Regimen, covariates: pd.DataFrame, last: float) -> pd.DataFrame:
+    """The regimen's doses, of each subject, as far as they are seen: up to the time `last`."""
     compartments = model.specification.compartments
     if not compartments:
         raise DataError("the model has no compartments, so that there is nothing to dose; leave the regimen out.")
     names = [name for name in covariates.columns if name != "ID"]
     if not regimen.by_covariate:
-        once = regimen.frame({}, compartments, written_out=True)  # a dose that ADDL makes comes before all records of its time
+        once = regimen.frame(
+            {}, compartments, written_out=True, until=last
+        )  # a dose that ADDL makes comes before all records of its time
         repeated = pd.concat([once] * len(covariates), ignore_index=True)
         return _given(repeated.assign(ID=np.repeat(covariates["ID"].to_numpy(), len(once)), rank=_DOSE, seen=False))
     tables = [
-        regimen.frame(dict(zip(names, row[1:], strict=True)), compartments, written_out=True).assign(ID=row[0])
+        regimen.frame(dict(zip(names, row[1:], strict=True)), compartments, written_out=True, until=last).assign(ID=row[0])
         for row in covariates[["ID", *names]].itertuples(index=False)
     ]
     return _given(pd.concat(tables, ignore_index=True).assign(rank=_DOSE, seen=False))
@@ -132,17 +136,19 @@ def _with_covariates(frame: pd.DataFrame, covariates: pd.DataFrame, model: Any, 
     for name in needs.columns:
         if name not in frame:
             frame[name] = np.nan
+        if name in needs.labels:
+            frame[name] = frame[name].astype(object)
         if name not in first:
             continue
         groups = frame.groupby("ID", sort=False)[name]
-        if rule == "linear" and name != needs.occasion:
+        if rule == "linear" and name not in needs.labels:
             filled = frame.groupby("ID", sort=False, group_keys=False)[["TIME", name]].apply(_interpolated)
             frame[name] = filled.to_numpy() if len(filled) == len(frame) else frame[name]
         else:
             frame[name] = groups.ffill() if rule == "locf" else groups.bfill()
         again = frame.groupby("ID", sort=False)[name]
         frame[name] = again.bfill() if rule == "locf" else again.ffill()
-        frame[name] = frame[name].fillna(frame["ID"].map(first[name]))
+        frame[name] = frame[name].where(frame[name].notna(), frame["ID"].map(first[name]))
     return frame
 
 
@@ -153,9 +159,10 @@ def _interpolated(records: pd.DataFrame) -> pd.Series:
 
 
 def _seen_only(laid_out: Subjects, frame: pd.DataFrame) -> Scenario:
-    """The layout with only the rows that are seen, all of which every endpoint is predicted at."""
+    """The layout with only the rows that are seen, all of which every endpoint is predicted at; solvers stop at the others."""
     rows = laid_out.rows
     seen = (rows >= 0) & frame["seen"].to_numpy(bool)[rows]
+    passed = (rows >= 0) & ~seen
     counts = seen.sum(axis=1)
     width = max(int(counts.max(initial=0)), 1)
     index = np.argsort(~seen, axis=1, kind="stable")[:, :width]
@@ -166,6 +173,9 @@ def _seen_only(laid_out: Subjects, frame: pd.DataFrame) -> Scenario:
         return np.take_along_axis(x, index, axis=1)
 
     s = laid_out.subjects
+    if passed.any() and laid_out.needs.compartments:
+        stops = (np.where(passed, s.time, np.inf), np.where(passed, s.segment, np.inf))
+        s = eqx.tree_at(lambda s: (s.stop, s.stop_segment), s, stops, is_leaf=lambda x: x is None)
     s = eqx.tree_at(lambda s: (s.time, s.order, s.segment), s, (take(s.time), take(s.order), take(s.segment)))
     s = eqx.tree_at(lambda s: s.mask, s, {name: real for name in s.mask})
     s = eqx.tree_at(lambda s: s.observed, s, {name: np.zeros(real.shape) for name in s.observed})

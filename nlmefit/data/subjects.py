@@ -14,13 +14,17 @@ import numpy as np
 import pandas as pd
 
 from nlmefit.data.censoring import Blq, Censoring, censoring, is_censored
-from nlmefit.data.checks import endpoint_index, findings
-from nlmefit.data.doses import Doses, doses
+from nlmefit.data.checks import findings
+from nlmefit.data.covariate_checks import held_levels
+from nlmefit.data.doses import Doses, doses, segments
 from nlmefit.data.epochs import Course, Rule, course, epochs
 from nlmefit.data.findings import Finding, raise_errors
+from nlmefit.data.frames import as_pandas
 from nlmefit.data.needs import Needs, needs_of
+from nlmefit.data.observation_checks import endpoint_index
 from nlmefit.data.reading import Reading
 from nlmefit.data.records import Records, event_types, observation_rows, read_records
+from nlmefit.declare.covariates import code
 from nlmefit.errors import DataError, unknown
 
 
@@ -53,6 +57,10 @@ class Subject(eqx.Module):
     """Covariates that run linearly between records."""
     censoring: dict[str, Censoring] = eqx.field(default_factory=dict)
     """By endpoint that has them: which observations are below or above a limit."""
+    stop: Any = None
+    """(s,): times of the records that are no rows, inf where padded: steps of a solver end there as they end at rows, so that the
+    amounts are the same whichever records are asked for. `stop_segment` is the segment that they lie in."""
+    stop_segment: Any = None
     expansion: Any = None
     """Taylor polynomials of the amounts around some individual parameters, in place of solving (see `solve/taylor.py`)."""
 
@@ -101,13 +109,12 @@ class Subjects:
     """What is made of observations below a limit."""
 
     @classmethod
-    def of(
-        cls, data: "pd.DataFrame | Subjects", model: Any, reading: Reading | None = None, *, every_record: bool = False
-    ) -> "Subjects":
-        """`data` laid out for `model`: a DataFrame read by the rules of `reading`, `Subjects` by their own, anew if they were
+    def of(cls, data: Any, model: Any, reading: Reading | None = None, *, every_record: bool = False) -> "Subjects":
+        """`data` laid out for `model`: a table read by the rules of `reading`, `Subjects` by their own, anew if they were
         laid out for a model with other needs. With `every_record` for prediction, else ready for its likelihood."""
         if isinstance(data, Subjects):
-            if data.needs == needs_of(model) and data.every_record == every_record:
+            needs = needs_of(model)
+            if data.needs == needs.holding(data.needs.levels) and data.every_record == every_record:
                 return data
             reading = data.reading
         reading = reading or Reading()
@@ -128,7 +135,7 @@ class Subjects:
     @classmethod
     def from_frame(
         cls,
-        df: pd.DataFrame,
+        df: Any,
         model: Any,
         columns: Mapping[str, str] | None = None,
         *,
@@ -138,12 +145,14 @@ class Subjects:
     ) -> "Subjects":
         """Check `df` against `model` and lay it out.
 
-        **Arguments:** `columns` maps your names to standard ones, `{"CONC": "DV"}`. `covariates` says how those that change
-        in time run between records: "nocb", a record's value holds since the record before (next observation carried
-        backward, as in NONMEM); "locf", it holds until the next record; "linear" in between. `blq` says what becomes of
-        observations with CENS 1, below the limit in DV (and above LIMIT, if that is given), or CENS -1, above it: "M3", their
-        probability counts; "M1", they are left out; "M4", as M3, with all observations of that endpoint known to be above 0.
-        `every_record`: lay out all records as rows to predict, with no likelihood (DV is not needed).
+        **Arguments:** `df` a table of pandas, polars, pyarrow or another library that narwhals knows. TIME holds numbers; or
+        dates, times of day (with the dates in a column DATE) or durations, which become hours. `columns` maps your names to
+        standard ones, `{"CONC": "DV"}`. `covariates` says how those that change in time run between records: "nocb", a record's
+        value holds since the record before (next observation carried backward, as in NONMEM); "locf", it holds until the next
+        record; "linear" in between. `blq` says what becomes of observations with CENS 1, below the limit in DV (and above LIMIT,
+        if that is given), or CENS -1, above it: "M3", their probability counts; "M1", they are left out; "M4", as M3, with all
+        observations of that endpoint known to be above 0. `every_record`: lay out all records as rows to predict, with no
+        likelihood (DV is not needed).
 
         Raises DataError listing every error found; `nm.check(df, model)` gives them as a table.
         """
@@ -152,9 +161,11 @@ class Subjects:
         if blq not in get_args(Blq):
             raise DataError("blq=: " + unknown("rule", str(blq), get_args(Blq)))
         needs = needs_of(model)
-        records = read_records(df, needs.columns, columns)
+        df = as_pandas(df)
+        records = read_records(df, needs, columns)
         found = findings(records, needs, blq, observations=not every_record)
         raise_errors(found)
+        needs = needs.holding(held_levels(records, needs))
         laid_out = _lay_out(records, needs, every_record, covariates, blq)
         return cls(*laid_out, records, tuple(found), df.copy(), dict(columns or {}), needs, every_record, covariates, blq)
 
@@ -166,7 +177,7 @@ class Subjects:
     @property
     def conventions(self) -> dict[str, str]:
         """How covariates and observations beyond a limit are read, where the data has such, in words."""
-        lines = {}
+        lines = {"time": self.records.clock} if self.records.clock else {}
         if self.subjects.varying or self.subjects.course is not None:
             lines["covariates"] = _RULES[self.rule]
         evid = event_types(self.records)
@@ -199,17 +210,21 @@ def _lay_out(records: Records, needs: Needs, every_record: bool, rule: Rule, blq
     first = np.searchsorted(codes, np.arange(size))
     order = np.arange(len(frame)) - first[codes]
     time = frame["TIME"].to_numpy(float)
-    segment = _segments(records, evid, codes)
+    segment = segments(records, evid, codes)
     index, real = _index(codes, counted, size, first)
     endpoint = endpoint_index(records, needs.endpoints)
     value = frame["DV"].to_numpy(float) if records.has("DV") and not every_record else np.zeros(len(frame))
     masks = {name: real & (not every_record) & (endpoint[index] == i) for i, name in enumerate(needs.endpoints)}
     filled = {name: _filled(frame[name], codes) for name in needs.columns}
+    filled |= {name: filled[name].map(code) for name in needs.texts}
     varying = pd.DataFrame({n: filled[n] for n in needs.covariates if (filled[n].groupby(codes).nunique() > 1).any()})
     occasion = None if needs.occasion is None else filled[needs.occasion]
     linear = rule == "linear"
+    if linear:
+        _check_running(varying, needs)
     found = epochs(time, codes, segment, varying.iloc[:, :0] if linear else varying, occasion, rule)
-    resets = _resets(time, evid, codes, segment, size)
+    resets = _by_subject(np.isin(evid, (3, 4)), time, codes, segment, size)
+    stops = _by_subject(~counted, time, codes, segment, size) if needs.compartments else (None, None)
     subjects = Subject(
         time=time[index],
         order=order[index].astype(float),
@@ -227,6 +242,8 @@ def _lay_out(records: Records, needs: Needs, every_record: bool, rule: Rule, blq
         resets=resets[0],
         reset_segment=resets[1],
         course=course(time, codes, varying) if linear else None,
+        stop=stops[0],
+        stop_segment=stops[1],
         censoring={} if every_record else censoring(records, index, masks, blq),
     )
     return subjects, np.asarray(ids), np.where(real, index, -1)
@@ -245,22 +262,25 @@ def _index(codes: np.ndarray, counted: np.ndarray, size: int, first: np.ndarray)
     return np.where(real, index, last[:, None]), real
 
 
-def _segments(records: Records, evid: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """How often the system was emptied before or at each record: EVID 3 and 4, and doses with SS 1."""
-    reset = np.isin(evid, (3, 4)) | ((evid == 1) & (records.column("SS", 0.0) == 1))
-    return pd.Series(reset.astype(int)).groupby(codes).cumsum().to_numpy()
-
-
 def _filled(column: pd.Series, codes: np.ndarray) -> pd.Series:
     """A covariate with gaps filled by the subject's next value, or the last."""
     return column.groupby(codes).bfill().groupby(codes).ffill()
 
 
-def _resets(
-    time: np.ndarray, evid: np.ndarray, codes: np.ndarray, segment: np.ndarray, size: int
+def _check_running(varying: pd.DataFrame, needs: Needs) -> None:
+    for name in varying:
+        if name in needs.levels:
+            raise DataError(
+                f'covariates="linear": {name} is a category and changes within a subject; between two levels there is none. Use '
+                '"nocb" or "locf".'
+            )
+
+
+def _by_subject(
+    among: np.ndarray, time: np.ndarray, codes: np.ndarray, segment: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-    """Times and segments of EVID 3 and 4 by subject (N, r); None where there are none."""
-    rows = np.flatnonzero(np.isin(evid, (3, 4)))
+    """Times and segments of the records `among`, by subject (N, r); None where there are none."""
+    rows = np.flatnonzero(among)
     if len(rows) == 0:
         return None, None
     place = pd.Series(codes[rows]).groupby(codes[rows]).cumcount().to_numpy()

@@ -5,9 +5,11 @@ linear in their coefficient on the scale of mu ("mu-referenced").
 """
 
 import abc
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, final
+from zlib import crc32
 
 import jax.numpy as jnp
 
@@ -37,9 +39,20 @@ def _checked(effect: AbstractEffect, *fields: str) -> dict[str, float]:
     return {field: number(getattr(effect, field), f"{kind}('{effect.column}'): {field}") for field in fields}
 
 
-def _name(level: float) -> str:
-    """A level as it stands in a name: 1.0 as 1, 1234567.0 in full."""
+Level = float | str
+"""A value of a category, as the data column holds it."""
+
+
+def level_name(level: Level) -> str:
+    """A level as it stands in a name: 1.0 as 1, 1234567.0 in full, text by its letters and digits."""
+    if isinstance(level, str):
+        return re.sub(r"\W+", "_", level)
     return str(int(level)) if float(level).is_integer() else repr(float(level))
+
+
+def code(level: Level) -> float:
+    """The number that stands for a level in a program: itself, or of a text its CRC-32, whatever other levels there are."""
+    return float(crc32(level.encode())) if isinstance(level, str) else float(level)
 
 
 @final
@@ -108,36 +121,70 @@ class Linear(AbstractEffect):
 class Category(AbstractEffect):
     """exp(beta_level) for each level other than the reference level.
 
-    `levels` maps every other level (a number in the data column) to its start; coefficients are named
+    Levels are what the data column holds, numbers or text: `nm.Category("SEX", reference="M")`. `levels` lists the others, or
+    maps each to its start; without it they are those of the data that the model is fitted to. Coefficients are named
     `beta_PARAMETER_COLUMN_LEVEL`. A value in the data that is neither the reference nor a level is an error.
     """
 
     column: str
-    reference: float
-    levels: dict[float, float] | Sequence[float] = ()
+    reference: float | str
+    levels: dict[Level, float] | Sequence[Level] = ()
     fixed: bool = False
+    found: tuple[Level, ...] = field(default=(), repr=False)
+    """The levels that the data held, where none are named."""
 
     def __post_init__(self) -> None:
-        _checked(self, "reference")
-        levels = self.levels
-        starts = levels if isinstance(levels, dict) else {level: 0.0 for level in levels}
-        if not starts:
-            raise ModelError(f"Category('{self.column}'): name the levels other than the reference, for example levels=[1].")
+        _checked(self)
+        levels = {self.levels: 0.0} if isinstance(self.levels, str) else self.levels
+        starts = dict(levels) if isinstance(levels, dict) else {level: 0.0 for level in levels}
+        self._check_level(self.reference, "reference")
         for level, start in starts.items():
-            number(level, f"Category('{self.column}'): a level (as in the data column)")
+            self._check_level(level, "a level (as in the data column)")
             number(start, f"Category('{self.column}'): the start of level {level}")
         if self.reference in starts:
             raise ModelError(f"Category('{self.column}'): {self.reference} is both reference and level.")
-        object.__setattr__(self, "levels", dict(starts))
+        names = [level_name(level) for level in starts]
+        if len(set(names)) < len(names):
+            raise ModelError(f"Category('{self.column}'): two levels would have the same name: {', '.join(sorted(names))}.")
+        object.__setattr__(self, "levels", starts)
+
+    def _check_level(self, level: Any, what: str) -> None:
+        what = f"Category('{self.column}'): {what}"
+        if isinstance(level, str) != isinstance(self.reference, str):
+            raise ModelError(f"{what} must be {'text' if self.text else 'a number'} as the reference is, got {level!r}.")
+        if not isinstance(level, str):
+            number(level, what)
+        elif not level.strip() or level != level.strip():
+            raise ModelError(f"{what} must be a text without blanks around it, got {level!r}.")
 
     def __hash__(self) -> int:
-        return hash((self.column, self.reference, tuple(self.levels.items()), self.fixed))
+        return hash((self.column, self.reference, tuple(self.starts.items()), self.fixed))
+
+    @property
+    def text(self) -> bool:
+        """Whether the levels are text."""
+        return isinstance(self.reference, str)
+
+    @property
+    def open(self) -> bool:
+        """Whether the levels are those of the data."""
+        return not self.levels
+
+    @property
+    def starts(self) -> dict[Level, float]:
+        """Each level's start."""
+        return dict(self.levels) or {level: 0.0 for level in self.found}  # type: ignore[arg-type]
+
+    def holding(self, levels: Sequence[Level]) -> "Category":
+        """The same with the levels that the data holds, where none are named."""
+        others = tuple(level for level in levels if level != self.reference)
+        return replace(self, found=others) if self.open else self
 
     def coefficients(self) -> dict[str, tuple[float, bool]]:
-        return {_name(level): (float(start), self.fixed) for level, start in self.levels.items()}
+        return {level_name(level): (float(start), self.fixed) for level, start in self.starts.items()}
 
     def log_factor(self, beta: dict[str, Any], x: Any) -> Any:
-        return sum(jnp.where(x == level, beta[_name(level)], 0.0) for level in self.levels)
+        return sum((jnp.where(x == code(level), beta[level_name(level)], 0.0) for level in self.starts), 0.0)
 
 
 @final

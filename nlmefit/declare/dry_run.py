@@ -72,13 +72,21 @@ def dry_run(model: "AbstractModel") -> Reads:
             )
         covariates[name] = None
 
+    def record_plain(name: str, known: tuple[str, ...]) -> None:
+        if any(c.column == name and c.text for c in spec.categories):
+            raise ModelError(
+                f"{cls.__name__}: a method reads `{name}`, whose values are text for nm.Category: text is no number to compute "
+                "with. Code the column as numbers, or let the Category alone read it."
+            )
+        record(name, known)
+
     def run(number: Any) -> None:
         theta = dict.fromkeys(model.population(), number)
         x = Recorder({}, "covariate", number, record)
         p = model.parameters_of(theta, dict.fromkeys(spec.effects, number), x)
         for name, value in p.items():
             _check_scalar(cls, "individual", name, value)
-        p_reader = Recorder(p, "parameter or covariate", number, record, model.specification.networks)
+        p_reader = Recorder(p, "parameter or covariate", number, record_plain, model.specification.networks)
         watched = Watched(p_reader, entering)
         if hasattr(cls, "dynamics") and spec.dynamics is None:
             _complete(model, number, watched)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nlmefit.declare.covariates import Category, code
 from nlmefit.declare.namespace import Namespace
 from nlmefit.declare.network import CALL
 from nlmefit.declare.variant import variant
@@ -120,7 +121,15 @@ def _signed(head: str, arguments: tuple[Expression, ...]) -> Expression:
 
 
 def _constant(value: Any) -> Expression:
-    return Expression(f"{float(np.asarray(value).reshape(-1)[0]):g}")
+    number = float(np.asarray(value).reshape(-1)[0])
+    return Expression(f"{number:.15g}" if number.is_integer() and abs(number) < 1e15 else f"{number:g}")
+
+
+def _worded(e: Expression, words: Mapping[str, str]) -> Expression:
+    """The expression with the codes of text levels as the texts that they stand for."""
+    if not e.arguments:
+        return Expression(words.get(e.head, e.head))
+    return Expression(e.head, tuple(_worded(a, words) for a in e.arguments))
 
 
 def render(e: Expression, symbol: Callable[[str], str], latex: bool = False, outer: int = 0) -> str:
@@ -182,6 +191,8 @@ def _sections(model: "AbstractModel") -> dict[str, dict[str, Expression]]:
 
     population = [name for name, p in model.population().items() if p.kind not in ("omega", "flow")]
     parameters = expressions(individual, [*population, *etas, *columns])
+    words = {_constant(code(level)).head: f'"{level}"' for level in spec.text_levels}
+    parameters = {name: _worded(e, words) for name, e in parameters.items()}
     inside = [f"A_{name}" for name in spec.compartments]
     names = ["t", *inside, *dict.fromkeys([*parameters, *columns])]
 
@@ -297,6 +308,12 @@ def _random_effects(model: "AbstractModel") -> list[str]:
     spec = model.specification
     blocked = {name for block in spec.blocks for name in block}
     result = [f"  eta_{n} ~ N(0, {1 if n in spec.scores else f'omega_{n}^2'})" for n in spec.etas if n not in blocked]
+    result += [
+        f"  {name}_i·exp(beta_{name}_{e.column}_LEVEL) for each level of {e.column} in the data but {e.reference!r}"
+        for name, parameter in spec.individuals.items()
+        for e in parameter.covariates
+        if isinstance(e, Category) and not e.starts
+    ]
     result += [f"  T_{n}: a flow, of mean 0 and variance 1" for n in spec.scores]
     result += [f"  kappa_{name} ~ N(0, gamma_{name}^2), new on each {spec.occasion}" for name in spec.occasion_effects]
     for block in spec.blocks:
@@ -318,6 +335,8 @@ def _latex_symbol(name: str) -> str:
         return (
             rf"{_latex_symbol(scale)} \, {_latex_symbol(function)}({', '.join(_latex_symbol(eta) for eta in etas.split(', '))})"
         )
+    if name.startswith('"'):
+        return rf"\text{{{name}}}"
     head, _, rest = name.partition("_")
     if head in _GREEK and rest:
         symbol = rf"\{head}"

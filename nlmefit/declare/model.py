@@ -3,13 +3,14 @@
 Everything that can be checked without data is checked when the class is defined.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Self
 
 from nlmefit.content import Content, body, content
 from nlmefit.declare import equations
+from nlmefit.declare.covariates import Category, Level
 from nlmefit.declare.dosing import Dosing
 from nlmefit.declare.dry_run import dry_run
 from nlmefit.declare.dynamics import AbstractDynamics
@@ -100,6 +101,26 @@ class AbstractModel(metaclass=_ModelType):
             result._values[name] = self._population[name].checked(value)
         for block in self._spec.blocks:
             correlation_matrix(block, result._at())
+        return result
+
+    def with_levels(self, levels: Mapping[str, Sequence[Level]]) -> Self:
+        """The same model, at the same values, in which a category that names no levels has those of the data, by column."""
+        open_ = {c.column for c in self._spec.categories if c.open and not c.found} & {*levels}
+        if not open_:
+            return self
+
+        def holding(effect: Any) -> Any:
+            given = isinstance(effect, Category) and effect.column in open_
+            return effect.holding(levels[effect.column]) if given else effect
+
+        held = {
+            name: replace(p, covariates=tuple(map(holding, p.covariates)))  # type: ignore[type-var]
+            for name, p in self._spec.individuals.items()
+            if any(effect.column in open_ for effect in p.covariates)
+        }
+        result = self._copy()
+        AbstractModel.__init__(result, **{**self._changes, **held})
+        result._values = dict(self._values)
         return result
 
     def population(self) -> dict[str, PopulationParameter]:

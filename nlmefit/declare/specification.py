@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from nlmefit.declare.covariates import Category
 from nlmefit.declare.dynamics import AbstractDynamics
 from nlmefit.declare.flow import Flow
 from nlmefit.declare.network import Network
@@ -70,6 +71,16 @@ class Specification:
     def effect_columns(self) -> tuple[str, ...]:
         columns = [effect.column for p in self.individuals.values() for effect in p.covariates]
         return tuple(dict.fromkeys(columns))
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        """The effects of categories, of all parameters."""
+        return tuple(e for p in self.individuals.values() for e in p.covariates if isinstance(e, Category))
+
+    @property
+    def text_levels(self) -> tuple[str, ...]:
+        """The levels that are text, of all categories."""
+        return tuple(dict.fromkeys(level for c in self.categories if c.text for level in (c.reference, *c.starts)))
 
 
 def declarations(cls: type) -> dict[str, Declaration]:

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
-from nlmefit.declare.covariates import Category
+from nlmefit.declare.covariates import Category, Level, code
 from nlmefit.errors import MethodError, ModelError, NlmefitError, unknown
 from nlmefit.estimate.problem import Problem
 from nlmefit.joint_draws import has_covariance, parameters
@@ -34,7 +34,7 @@ def forest(
     parameters: Sequence[str] | None = None,
     covariates: Sequence[str] | None = None,
     *,
-    reference: Mapping[str, float] | None = None,
+    reference: Mapping[str, Level] | None = None,
     percentiles: tuple[float, float] = (5, 95),
     draws: int = 2000,
     key: Key = 0,
@@ -60,12 +60,12 @@ def forest(
                     [row["lower"], row["upper"]], [place, place], color=style.INK, linewidth=1.6, label="90 % interval", zorder=2
                 )
             ax.plot([row["ratio"]], [place], "s", color=style.FIT, markersize=6, label="estimate", zorder=3)
-            labels.append((place, f"{row['covariate']} {row['value']:.3g}", False))
+            labels.append((place, f"{row['covariate']} {_shown(row['value'])}", False))
             text = f"{row['ratio']:.2f}" + (f"  ({row['lower']:.2f} to {row['upper']:.2f})" if known else "  (fixed)")
             look: dict[str, Any] = {"va": "center", "fontsize": style.SMALL, "color": style.INK}
             ax.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), **look)
         place += 1.5
-    given = ", ".join(f"{name} {value:.3g}" for name, value in table.attrs["reference"].items())
+    given = ", ".join(f"{name} {_shown(value)}" for name, value in table.attrs["reference"].items())
     style.tidy(ax, f"Parameter over that of a subject with {given}", "")
     drawn = table[["ratio", "lower", "upper"]].to_numpy()
     ratio_axis(ax, [*EQUIVALENCE, *drawn[np.isfinite(drawn)]])
@@ -84,7 +84,7 @@ def covariate_effects(
     parameters: Sequence[str] | None = None,
     covariates: Sequence[str] | None = None,
     *,
-    reference: Mapping[str, float] | None = None,
+    reference: Mapping[str, Level] | None = None,
     percentiles: tuple[float, float] = (5, 95),
     draws: int = 2000,
     key: Key = 0,
@@ -117,7 +117,10 @@ def covariate_effects(
             "the fit has no covariance of its estimates, so that the effects have no intervals; fit with covariance=."
         )
     points = [(name, value) for name in names for value in _values(model, by_subject[name], name, base[name], percentiles)]
-    at = {name: np.array([base[name], *(v if n == name else base[name] for n, v in points)]) for name in model.covariates}
+    at = {
+        name: np.array([code(v) for v in (base[name], *(v if n == name else base[name] for n, v in points))])
+        for name in model.covariates
+    }
     u = np.vstack([np.asarray(fit.found.u)[None], _drawn(fit, draws, key)])  # type: ignore[union-attr]
     found = _individual(problem, model, u, at)
     rows = []
@@ -153,7 +156,15 @@ def _chosen(what: str, wanted: Sequence[str] | None, known: Sequence[str]) -> li
     return list(known if wanted is None else wanted)
 
 
-def _reference(model: Model, by_subject: pd.DataFrame, given: Mapping[str, float]) -> dict[str, float]:
+def _shown(value: Level) -> str:
+    return value if isinstance(value, str) else f"{value:.3g}"
+
+
+def _value(value: Any) -> Level:
+    return value if isinstance(value, str) else float(value)
+
+
+def _reference(model: Model, by_subject: pd.DataFrame, given: Mapping[str, Level]) -> dict[str, Level]:
     declared: dict[str, Any] = {
         e.column: getattr(e, "reference", None) for p in model.specification.individuals.values() for e in p.covariates
     }
@@ -161,16 +172,20 @@ def _reference(model: Model, by_subject: pd.DataFrame, given: Mapping[str, float
     found = {}
     for name in model.covariates:
         values = by_subject[name].dropna()
-        usual = values.median() if values.nunique() > FEW else values.mode().iloc[0]
+        usual = values.median() if values.nunique() > FEW and values.dtype != object else values.mode().iloc[0]
         own = declared.get(name)
-        found[name] = float(given.get(name, usual if own is None else own))
+        found[name] = _value(given.get(name, usual if own is None else own))
+        if name in given and isinstance(found[name], str) != (values.dtype == object):
+            raise NlmefitError(
+                f"reference=: {name} must be {'a text' if values.dtype == object else 'a number'}, got {given[name]!r}."
+            )
     return found
 
 
-def _values(model: Model, column: pd.Series, name: str, reference: float, percentiles: tuple[float, float]) -> list[float]:
+def _values(model: Model, column: pd.Series, name: str, reference: Level, percentiles: tuple[float, float]) -> list[Level]:
     effects = [e for p in model.specification.individuals.values() for e in p.covariates if e.column == name]
     if any(isinstance(e, Category) for e in effects) or column.nunique() <= FEW:
-        return [float(v) for v in sorted(column.dropna().unique()) if v != reference]
+        return [_value(v) for v in sorted(column.dropna().unique()) if v != reference]
     return [float(v) for v in np.nanpercentile(column.to_numpy(float), percentiles)]
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from nlmefit import plot
@@ -185,8 +186,16 @@ def _covariates(found: Diagnostics) -> list[Html]:
     if not names:
         return []
     first = found.data.records.frame.groupby("ID", sort=False)[names].first()
-    rows = [[str(name), str(v.nunique()), *(plain(x) for x in (v.min(), v.median(), v.max()))] for name, v in first.items()]  # type: ignore[list-item]
+    rows = [[str(name), *_summary(v)] for name, v in first.items()]
     return [table("Covariates of the model, at the first record.", ["Covariate", "Values", "Minimum", "Median", "Maximum"], rows)]
+
+
+def _summary(values: pd.Series) -> list[Any]:
+    """How many values there are, and the least, middle and largest; of a category in text, its levels by frequency."""
+    if values.dtype == object:
+        counts = values.value_counts()
+        return [", ".join(f"{level} ({count})" for level, count in counts.items()), "", "", ""]
+    return [str(values.nunique()), *(plain(x) for x in (values.min(), values.median(), values.max()))]
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------

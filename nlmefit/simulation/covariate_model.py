@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from nlmefit.data.frames import as_pandas
 from nlmefit.errors import DataError, MethodError, unknown
 from nlmefit.estimate.draws import generator
 from nlmefit.fit import fit
@@ -97,7 +98,7 @@ def covariate_model(
     Raises DataError for missing columns and values, for a column that is constant and for too many categories; MethodError for a
     model that cannot draw.
     """
-    chosen = _chosen(table, columns)
+    chosen = _chosen(table, columns, categories)
     for name in categories:
         if name not in chosen:
             raise DataError("categories=: " + unknown("column", str(name), map(str, chosen.columns)))
@@ -118,9 +119,10 @@ def covariate_model(
     return CovariateModel(found, chosen, numbers, tuple(str(c) for c in categories), logs)
 
 
-def _chosen(table: pd.DataFrame, columns: Sequence[str] | None) -> pd.DataFrame:
-    """A finite number in every cell of the columns, a row per subject."""
-    if not isinstance(table, pd.DataFrame) or len(table) < 2:
+def _chosen(table: Any, columns: Sequence[str] | None, categories: Sequence[str]) -> pd.DataFrame:
+    """A finite number in every cell of the columns (or a text, of a category), a row per subject."""
+    table = as_pandas(table, "covariate_model's table")
+    if len(table) < 2:
         raise DataError("covariate_model needs a DataFrame with a row per subject, two subjects at least.")
     if "ID" in table:
         table = table.groupby("ID", sort=False).first().reset_index()
@@ -128,12 +130,15 @@ def _chosen(table: pd.DataFrame, columns: Sequence[str] | None) -> pd.DataFrame:
     for name in names:
         if name not in table:
             raise DataError("columns=: " + unknown("column", str(name), map(str, table.columns)))
-    found = table[names].apply(pd.to_numeric, errors="coerce")
-    bad = np.argwhere(~np.isfinite(found.to_numpy(float)))
+    texts = [name for name in categories if name in names and not pd.api.types.is_numeric_dtype(table[name])]
+    found = table[names].apply(lambda x: x if x.name in texts else pd.to_numeric(x, errors="coerce"))
+    known = found.apply(lambda x: x.notna() if x.name in texts else np.isfinite(x.to_numpy(float, na_value=np.nan)))
+    bad = np.argwhere(~known.to_numpy(bool))
     if len(bad):
         row, column = bad[0]
         name, value = names[column], str(table[names[column]].iloc[row])
-        raise DataError(f"{name} of row {row} is {value!r}, not a number: leave the subject or the column out.")
+        what = "missing" if name in texts else "not a number"
+        raise DataError(f"{name} of row {row} is {value!r}, {what}: leave the subject or the column out.")
     return found.reset_index(drop=True)
 
 

@@ -8,7 +8,8 @@ import pandas as pd
 from jaxtyping import Array
 
 from nlmefit.data.epochs import Rule
-from nlmefit.data.needs import needs_of
+from nlmefit.data.frames import as_pandas, is_table
+from nlmefit.data.needs import Needs, needs_of
 from nlmefit.data.reading import Reading
 from nlmefit.data.records import all_missing
 from nlmefit.data.subjects import Subjects
@@ -22,6 +23,8 @@ from nlmefit.simulation.covariate_model import CovariateModel
 
 def people_of(model: Model, fit: Fit | None, subjects: Any, covariates: Any, key: Array) -> tuple[pd.DataFrame | Subjects, Rule]:
     """The subjects, and how their covariates run between records. Raises DataError where they are not known."""
+    if not isinstance(subjects, Subjects) and is_table(subjects):
+        subjects = as_pandas(subjects)
     if isinstance(subjects, pd.DataFrame | Subjects):
         if covariates is not None:
             raise DataError("subjects= is a data set, which has its covariates; leave covariates= out.")
@@ -45,12 +48,12 @@ def _own(data: pd.DataFrame | Subjects, model: Model, reading: Reading) -> tuple
 
 
 def _new(model: Model, fit: Fit | None, count: int | None, covariates: Any, key: Array) -> pd.DataFrame:
-    needed = needs_of(model).columns
+    needs = needs_of(model)
     if isinstance(covariates, CovariateModel):
         if count is None:
             raise DataError("how many subjects? A model of covariates draws as many as subjects= says.")
         covariates = covariates.sample(count, key=key)
-    table = _table(covariates, needed, fit)
+    table = _table(covariates, needs, fit)
     size = count if count is not None else len(table)
     if len(table) == size and count is None or isinstance(covariates, pd.DataFrame) and len(table) == size:
         found = table.reset_index(drop=True)
@@ -61,8 +64,9 @@ def _new(model: Model, fit: Fit | None, count: int | None, covariates: Any, key:
     return found
 
 
-def _table(covariates: Any, needed: tuple[str, ...], fit: Fit | None) -> pd.DataFrame:
+def _table(covariates: Any, needs: Needs, fit: Fit | None) -> pd.DataFrame:
     """A row of covariates per subject to choose from."""
+    needed = needs.columns
     if covariates is None:
         if needed and (fit is None or fit.data is None):
             raise DataError(
@@ -82,12 +86,16 @@ def _table(covariates: Any, needed: tuple[str, ...], fit: Fit | None) -> pd.Data
                 "per subject: pd.DataFrame({...})."
             )
         covariates = pd.DataFrame([dict(covariates)])
-    if not isinstance(covariates, pd.DataFrame) or len(covariates) == 0:
+    if not is_table(covariates):
         raise DataError(f"covariates must be a table with a row per subject, or values by name, got {covariates!r}.")
+    covariates = as_pandas(covariates)
+    if len(covariates) == 0:
+        raise DataError("covariates= has no rows; give a table with a row per subject.")
     for name in needed:
         if name not in covariates:
             raise DataError("covariates=: " + unknown("column", name, map(str, covariates.columns)))
-        wrong = np.flatnonzero([not is_number(value) for value in covariates[name]])
+        texts = name in needs.labels
+        wrong = np.flatnonzero([not is_number(value) and not (texts and isinstance(value, str)) for value in covariates[name]])
         if len(wrong):
             raise DataError(f"covariates=: {name} of row {wrong[0]} is {covariates[name].iloc[wrong[0]]}, not a number.")
     return covariates

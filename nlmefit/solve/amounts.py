@@ -106,7 +106,7 @@ def _stepped(problem: Problem, solver: AbstractStepping, coming: Arrivals | None
     states = None
     if coming is not None and coming.steady is not None:
         states = _steady_states(problem, solver, coming, initial)
-    line = timeline(problem.subject, coming, initial, states)
+    line = timeline(problem.subject, coming, initial, states, stops=True)
     by_group = problem.p if line.epoch is None else chosen(problem.p, line.epoch)
     gamma = None if coming is None or coming.transit is None else _gamma_input(coming, initial.shape[0])
 

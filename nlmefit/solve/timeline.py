@@ -53,8 +53,11 @@ class Timeline(NamedTuple):
         return self.row_keep[:, None] * before[self.row_group] + self.row_add
 
 
-def timeline(subject: Any, arrivals: Arrivals | None, initial: Any, steady: tuple[Any, Any] | None) -> Timeline:
-    """The subject's timeline. `initial` (c,) holds after resets, `steady` are amounts and inputs (s, c) of `steady_doses`."""
+def timeline(
+    subject: Any, arrivals: Arrivals | None, initial: Any, steady: tuple[Any, Any] | None, stops: bool = False
+) -> Timeline:
+    """The subject's timeline. `initial` (c,) holds after resets, `steady` are amounts and inputs (s, c) of `steady_doses`; with
+    `stops` there is a group for each record, also for those that are no rows: what is exact in between needs none."""
     size = initial.shape[0]
     rows = _plain(subject.segment, subject.time, subject.order, size)
     parts = [rows]
@@ -66,6 +69,8 @@ def timeline(subject: Any, arrivals: Arrivals | None, initial: Any, steady: tupl
         parts.append(_reset_events(subject, initial))
     if subject.boundary is not None:
         parts.append(_plain(subject.boundary_segment, subject.boundary, jnp.full(subject.boundary.shape, 1e9), size))
+    if stops and subject.stop is not None:
+        parts.append(_plain(subject.stop_segment, subject.stop, jnp.full(subject.stop.shape, 1e9), size))
     events = Events(*(jnp.concatenate(x) for x in zip(*parts, strict=True)))
     never = jnp.isinf(events.time) | jnp.isinf(events.segment) | (events.segment < 0)  # padding, and what a reset cancels
     events = events._replace(segment=jnp.where(never, jnp.inf, events.segment), time=jnp.where(never, subject.start, events.time))

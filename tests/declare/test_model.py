@@ -270,18 +270,16 @@ WRONG_VALUES = {
         "the first argument is the name of a data column, for example 'WT', got 70.0.",
     ),
     "Linear NaN": (lambda: nm.Linear("WT", value=math.nan), "Linear('WT'): value must be finite, got nan."),
-    "Category without levels": (
-        lambda: nm.Category("SEX", reference=0),
-        "Category('SEX'): name the levels other than the reference",
-    ),
     "Category's reference as level": (lambda: nm.Category("SEX", reference=0, levels=[0, 1]), "0 is both reference and level."),
-    "Category with text": (
-        lambda: nm.Category("SEX", reference="M", levels=["F"]),
-        "Category('SEX'): reference must be a number, got 'M'.",
-    ),
     "Category's level as text": (
         lambda: nm.Category("SEX", reference=0, levels=["F"]),
-        "a level (as in the data column) must be a number",
+        "a level (as in the data column) must be a number as the reference is, got 'F'.",
+    ),
+    "Category's level as a number": (lambda: nm.Category("SEX", "M", levels=[1]), "must be text as the reference is, got 1."),
+    "Category's reference empty": (lambda: nm.Category("SEX", ""), "must be a text without blanks around it, got ''."),
+    "Category's levels alike": (
+        lambda: nm.Category("RACE", "w", ["a b", "a/b"]),
+        "two levels would have the same name: a_b, a_b.",
     ),
     "Effect without function": (lambda: nm.Effect("WT", 2.0), "Effect('WT'): function must be callable as function(beta, x)."),
     "a block of one": (lambda: nm.Blocks("CL"), "A block of Omega needs two etas or more, got `CL`."),

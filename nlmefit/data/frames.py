@@ -1,0 +1,41 @@
+"""Tables of any kind as pandas DataFrames: polars, pyarrow and whatever else narwhals knows."""
+
+from typing import Any
+
+import narwhals as nw
+import pandas as pd
+
+from nlmefit.errors import DataError
+
+
+def as_pandas(table: Any, what: str = "data") -> pd.DataFrame:
+    """The table as a pandas DataFrame, itself if it is one. Raises DataError for what is no table."""
+    if isinstance(table, pd.DataFrame):
+        return table
+    try:
+        given: Any = nw.from_native(table)
+    except TypeError:
+        raise DataError(
+            f"{what} must be a DataFrame (of pandas, polars, pyarrow or another library that narwhals knows), got "
+            f"{type(table).__name__}; read a file with pandas.read_csv."
+        ) from None
+    if isinstance(given, nw.LazyFrame):
+        given = given.collect()
+    return pd.DataFrame({name: given[name].to_numpy() for name in given.columns})
+
+
+def is_table(value: Any) -> bool:
+    """Whether `as_pandas` takes it."""
+    return isinstance(nw.from_native(value, pass_through=True), nw.DataFrame | nw.LazyFrame)
+
+
+def plain(column: pd.Series) -> pd.Series:
+    """The column in NumPy's types where pandas holds it in Arrow's: times as such, all else as objects, missing as None."""
+    if not isinstance(column.dtype, pd.ArrowDtype):
+        return column
+    kind = column.dtype.kind
+    if kind in "iufb" and not column.isna().any():
+        return column.astype(column.dtype.numpy_dtype)
+    objects = column.astype(object).where(column.notna(), None)
+    read = {"M": lambda x: pd.to_datetime(x, utc=True), "m": pd.to_timedelta}.get(kind, lambda x: x)
+    return read(objects)
