@@ -55,7 +55,7 @@ def _finish(structure: Structure) -> Any:
 
     def finish(u: Array, fixed: Theta, z: Array, subjects: Any) -> Any:
         def report(u: Array) -> tuple[Array, Array]:
-            values = jnp.stack([jnp.asarray(v, float) for v in model.report(coordinates.theta(u, fixed)).values()])
+            values = model.reported(coordinates.theta(u, fixed))
             return values, values
 
         slope, values = jax.jacfwd(report, has_aux=True)(u)
