@@ -29,6 +29,7 @@ from nlmefit.declare.solver import (
     Rosenbrock,
     RungeKutta,
 )
+from nlmefit.distribution import by_record
 from nlmefit.errors import DataError
 from nlmefit.latent import AbstractLatentModel, Parameter
 from nlmefit.population_solver import goes_in_steps, solver_of, unsolvable
@@ -149,9 +150,7 @@ class PopulationModel(AbstractLatentModel):
         predicted = self.model.predictions(subject.time, amounts, p)
         shape = subject.time.shape
         rows = {
-            name: value.expand(shape)
-            if isinstance(value, Distribution) and value.batch_shape != shape
-            else value
+            name: by_record(type(self.model).__name__, name, value, shape)
             if isinstance(value, Distribution)
             else jnp.broadcast_to(value, shape)
             for name, value in predicted.items()

@@ -15,7 +15,7 @@ LAYERS = (
     ("typing", "errors", "options", "shown", "backend", "keys", "progress", "archive", "versions", "gaussian", "networks"),
     ("declare",),
     ("data",),
-    ("latent", "censored"),
+    ("latent", "censored", "distribution"),
     ("solve",),
     ("program",),
     ("priors",),

@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from nlmefit.backend import compiled
+from nlmefit.distribution import family
 from nlmefit.estimate.batches import Batches
 from nlmefit.estimate.coordinates import Coordinates
-from nlmefit.estimate.density import family, is_gaussian
+from nlmefit.estimate.density import is_gaussian
 from nlmefit.latent import AbstractLatentModel, Dataset
 from nlmefit.typing import Theta
 
