@@ -8,7 +8,7 @@ Every method in `estimate/` sees a model only through this class; a PK model and
 import abc
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
 import jax
@@ -155,6 +155,10 @@ class AbstractLatentModel(eqx.Module):
     def report(self, theta: Theta) -> dict[str, Array]:
         """theta as named scalars, for tables; smooth in theta (the delta method differentiates it)."""
 
+    def reported(self, theta: Theta) -> Float[Array, "k"]:
+        """The values of `report` as one vector. A model with very many computes it at once: a scalar each is slow to compile."""
+        return jnp.stack([jnp.asarray(value, float) for value in self.report(theta).values()])
+
     @abc.abstractmethod
     def individual(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Array]:
         """One subject's individual parameters by name; empty where the model has none."""
@@ -166,6 +170,38 @@ class AbstractLatentModel(eqx.Module):
     @abc.abstractmethod
     def conventions(self) -> dict[str, str]:
         """How this model reads its data, in words, for the head of a printed fit."""
+
+
+class Maximum(NamedTuple):
+    """theta at the maximum of sum_i log p(y_i | theta)."""
+
+    theta: dict[str, np.ndarray]
+    doubts: tuple[str, ...] = ()
+    """Sentences on why it may not be the maximum."""
+
+
+class AbstractExact(AbstractLatentModel):
+    """A latent model with all in closed form: log p(y_i | theta), its maximum, and the normal p(eta | y_i, theta)."""
+
+    @abc.abstractmethod
+    def log_marginal(self, theta: Theta, subject: Any) -> Float[Array, ""]:
+        """log p(y_i | theta)."""
+
+    @abc.abstractmethod
+    def statistics(self, subjects: Any) -> Any:
+        """What is left of all subjects in sum_i log p(y_i | theta): its sufficient statistics."""
+
+    @abc.abstractmethod
+    def log_likelihood(self, theta: Theta, statistics: Any) -> Float[Array, ""]:
+        """sum_i log p(y_i | theta), from those."""
+
+    @abc.abstractmethod
+    def maximum(self, subjects: Any) -> Maximum:
+        """The maximum of that. DataError where there is none."""
+
+    @abc.abstractmethod
+    def conditional(self, theta: Theta, subjects: Any) -> tuple[Float[np.ndarray, "N q"], Float[np.ndarray, "N q q"]]:
+        """Means and precisions of p(eta_i | y_i, theta)."""
 
 
 def scalars(theta: Theta) -> dict[str, Array]:

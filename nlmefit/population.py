@@ -29,6 +29,7 @@ from nlmefit.declare.solver import (
     Rosenbrock,
     RungeKutta,
 )
+from nlmefit.distribution import of_records
 from nlmefit.errors import DataError
 from nlmefit.latent import AbstractLatentModel, Parameter
 from nlmefit.population_solver import goes_in_steps, solver_of, unsolvable
@@ -151,9 +152,20 @@ class PopulationModel(AbstractLatentModel):
                 found = self._amounts(inputs, subject, wanted)
             amounts = {name: found[:, place] for place, name in enumerate(wanted)}
         p = self._individual(theta, eta, subject, subject.time, subject.epoch)
+        if self.model.joint:
+            return self._apart(self.model.predictions(subject.time, amounts, p), subject.time.shape), amounts
         rows = {"t": subject.time}
         predicted = every_record(lambda at, A, p: self.model.predictions(at["t"], A, p), len(subject.time), rows, amounts, p)
         return {name: predicted[name] for name in self.model.outputs}, amounts
+
+    def _apart(self, predicted: dict[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
+        """Of a model that writes distributions of all records at once: a distribution for each."""
+        return {
+            name: of_records(type(self.model).__name__, name, value, shape)
+            if isinstance(value, Distribution)
+            else jnp.broadcast_to(value, shape)
+            for name, value in predicted.items()
+        }
 
     # ---- from parameters to amounts ------------------------------------------------------------------------------
 

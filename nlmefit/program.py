@@ -14,7 +14,6 @@ from jaxtyping import Array, Bool, Float
 from numpyro import distributions as dist
 from numpyro import handlers
 from numpyro.distributions import transforms
-from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.infer.reparam import TransformReparam
 
 from nlmefit.latent import AbstractLatentModel
@@ -53,11 +52,38 @@ def population_program(model: AbstractLatentModel, subjects: Any, size: int) -> 
             eta = numpyro.sample("eta", dist.TransformedDistribution(white, affine))
         sites = jax.vmap(lambda e, s: model.observe(theta, e, s))(eta, subjects)
         for name, distribution in sites.items():
-            rows = promote_batch_shape(distribution).mask(subjects.mask[name]).to_event(1)
+            rows = BySubject(distribution, subjects.mask[name])
             with numpyro.plate("subject", size):
                 numpyro.sample(name, rows, obs=observation(distribution, subjects.observed[name]))
 
     return program
+
+
+class BySubject(dist.Distribution):
+    """The rows (n,) of each of N subjects, those that count. `by_subject` is a distribution that was vectorised over subjects.
+
+    It is used as it was made, one subject at a time under `vmap`, so that its parameters may be of any shapes: a scalar that all
+    rows have in common stays one.
+    """
+
+    pytree_data_fields = ("by_subject", "rows")
+
+    def __init__(self, by_subject: Any, rows: Bool[Array, "N n"]):
+        self.by_subject, self.rows = by_subject, jnp.asarray(rows)
+        super().__init__(self.rows.shape[:1], self.rows.shape[1:], validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        return dist.constraints.independent(self.by_subject.support, 1)
+
+    def log_prob(self, value: Any) -> Any:
+        terms = jax.vmap(lambda one, value: jnp.broadcast_to(one.log_prob(value), value.shape))(self.by_subject, value)
+        return jnp.sum(jnp.where(self.rows, terms, 0.0), axis=-1)
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        keys = jax.random.split(key, len(self.rows))
+        drawn = jax.vmap(lambda one, key: one.sample(key, sample_shape))(self.by_subject, keys)
+        return jnp.moveaxis(drawn, 0, len(sample_shape))
 
 
 class Site(NamedTuple):

@@ -16,7 +16,7 @@ LAYERS = (
     ("keys", "progress", "archive", "versions", "gaussian", "networks"),
     ("declare",),
     ("data",),
-    ("latent", "censored"),
+    ("latent", "censored", "distribution"),
     ("solve",),
     ("program",),
     ("priors", "record_wise"),

@@ -28,6 +28,8 @@ class Reads:
     covariates: tuple[str, ...]
     distributions: tuple[str, ...]
     """Endpoints for which `observe` returns a distribution of its own."""
+    joint: bool
+    """Whether one of these is of several numbers at once."""
     amounts: tuple[str, ...]
     """Compartments whose amounts `observe` reads."""
     dosing: frozenset[tuple[str, str]]
@@ -47,6 +49,7 @@ def dry_run(model: "AbstractModel") -> Reads:
     covariates: dict[str, None] = dict.fromkeys(spec.effect_columns)
     outputs: list[str] = []
     distributions: list[str] = []
+    joint: list[str] = []
     dosing: set[tuple[str, str]] = set()
     read: set[str] = set()
     entering: set[str] = set()
@@ -106,6 +109,7 @@ def dry_run(model: "AbstractModel") -> Reads:
         for name, value in seen.items():
             _check_output(cls, name, value)
         outputs.extend(seen)
+        joint.extend(name for name, value in seen.items() if getattr(value, "event_shape", ()))
         distributions.extend(name for name, value in seen.items() if hasattr(value, "log_prob"))
 
     try:
@@ -128,6 +132,7 @@ def dry_run(model: "AbstractModel") -> Reads:
         endpoints,
         tuple(covariates),
         tuple(distributions),
+        bool(joint),
         amounts,
         frozenset(dosing),
         tuple(sorted(entering)),

@@ -186,6 +186,11 @@ class AbstractModel(metaclass=_ModelType):
         return self._reads.outputs
 
     @property
+    def joint(self) -> bool:
+        """Whether `observe` gives a distribution of several numbers at once, as of all records of a subject."""
+        return self._reads.joint
+
+    @property
     def covariates(self) -> tuple[str, ...]:
         """Names of the data columns that the model reads."""
         return self._reads.covariates

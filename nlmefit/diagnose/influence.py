@@ -24,7 +24,6 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from scipy.optimize import brentq
@@ -138,9 +137,7 @@ def _reported(problem: Problem, u: Float[np.ndarray, "K p"]) -> Float[np.ndarray
     """The named estimates at many u."""
 
     def report(u: Array) -> Array:
-        return jnp.stack(
-            [jnp.asarray(v, float) for v in problem.model.report(problem.coordinates.theta(u, problem.fixed)).values()]
-        )
+        return problem.model.reported(problem.coordinates.theta(u, problem.fixed))
 
     return np.asarray(compiled(jax.vmap(report))(u))
 

@@ -16,13 +16,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nlmefit.estimate import closed_form
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites
 from nlmefit.estimate.empirical_bayes import Mode, find_costly_mode, find_mode
 from nlmefit.estimate.factor import factorize, solve
 from nlmefit.estimate.marginal_likelihood import AbstractMarginalLikelihood
+from nlmefit.estimate.method import Found, Reporter
 from nlmefit.estimate.objective import Contributions
-from nlmefit.latent import AbstractLatentModel
+from nlmefit.estimate.problem import Problem
+from nlmefit.latent import AbstractExact, AbstractLatentModel
 from nlmefit.typing import Scalar, Theta
 
 SitesAt = Callable[[Array], Sites]
@@ -41,6 +44,12 @@ class AbstractAtMode(AbstractMarginalLikelihood):
     def at_origin(self) -> bool:
         """Whether the method looks at the model at z = 0 besides the mode."""
         return False
+
+    def find(self, problem: Problem, progress: Reporter, key: Array) -> Found:
+        """By a search; without one where the model is linear and normal, which all these methods are exact for."""
+        if isinstance(problem.model, AbstractExact):
+            return closed_form.maximize(problem, self)
+        return super().find(problem, progress, key)
 
     @abc.abstractmethod
     def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:

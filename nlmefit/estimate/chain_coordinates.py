@@ -109,8 +109,7 @@ class ChainCoordinates:
 
         def one(position: Position) -> tuple[dict[str, Any], Any, Any, Any]:
             at = self.point(position)
-            scalars = jnp.stack([jnp.asarray(v, float) for v in self.model.report(at.theta).values()])
-            return at.theta, scalars, at.z @ at.root.T, at.z
+            return at.theta, self.model.reported(at.theta), at.z @ at.root.T, at.z
 
         return compiled(jax.vmap(jax.vmap(one)))
 

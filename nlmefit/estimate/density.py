@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
-from numpyro.distributions import Distribution, ExpandedDistribution, Normal
+from numpyro.distributions import Distribution, Normal
 
 from nlmefit.censored import CensoredNormal
+from nlmefit.distribution import family, unwrapped
 from nlmefit.errors import MethodError
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.program import Site, log_likelihood, log_prior, observed_sites
@@ -60,18 +61,7 @@ class Moments(NamedTuple):
 
 def is_gaussian(distribution: Distribution) -> bool:
     """Whether a site is normal (possibly expanded)."""
-    return isinstance(_unexpanded(distribution), Normal)
-
-
-def family(distribution: Distribution) -> str:
-    """The name of a distribution's family, expansions aside."""
-    return type(_unexpanded(distribution)).__name__
-
-
-def _unexpanded(distribution: Distribution) -> Distribution:
-    while isinstance(distribution, ExpandedDistribution):
-        distribution = distribution.base_dist
-    return distribution
+    return isinstance(unwrapped(distribution), Normal)
 
 
 def moments(sites: dict[str, Site], method: str) -> Moments:
@@ -85,7 +75,7 @@ def moments(sites: dict[str, Site], method: str) -> Moments:
             )
         if not is_gaussian(site.distribution):
             raise MethodError(
-                f"{method} linearizes normal observations; `{name}` is {type(site.distribution).__name__}. Use nm.Laplace() or "
+                f"{method} linearizes normal observations; `{name}` is {family(site.distribution)}. Use nm.Laplace() or "
                 "nm.Quadrature(), which read the density itself."
             )
 

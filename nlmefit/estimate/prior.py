@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
+from nlmefit.distribution import family
 from nlmefit.errors import MethodError
-from nlmefit.estimate.density import family
 from nlmefit.latent import Parameter
 from nlmefit.typing import Scalar, Theta
 

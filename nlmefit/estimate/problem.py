@@ -12,9 +12,10 @@ from jaxtyping import Array, Bool, Float
 
 from nlmefit.backend import compiled
 from nlmefit.content import content
+from nlmefit.distribution import family
 from nlmefit.estimate.batches import Batches
 from nlmefit.estimate.coordinates import Coordinates
-from nlmefit.estimate.density import family, is_gaussian
+from nlmefit.estimate.density import is_gaussian
 from nlmefit.latent import AbstractLatentModel, Dataset
 from nlmefit.typing import Theta
 
@@ -56,7 +57,7 @@ def _finish(structure: Structure) -> Any:
 
     def finish(u: Array, fixed: Theta, z: Array, subjects: Any) -> Any:
         def report(u: Array) -> tuple[Array, Array]:
-            values = jnp.stack([jnp.asarray(v, float) for v in model.report(coordinates.theta(u, fixed)).values()])
+            values = model.reported(coordinates.theta(u, fixed))
             return values, values
 
         slope, values = jax.jacfwd(report, has_aux=True)(u)

@@ -71,7 +71,7 @@ def _answer(objective: Objective, point: Point, status: Status) -> Found:
         kind=objective.method.kind,
         converged=found.converged,
         iterations=found.iterations,
-        notes={**objective.method.notes, **_passed_over(objective)},
+        notes={**_notes(objective), **_passed_over(objective)},
     )
 
 
@@ -125,6 +125,12 @@ def _descend(objective: Objective, first: Point, progress: Reporter) -> Search:
         return _point(objective, u)
 
     return minimize(evaluate, first, large, progress)
+
+
+def _notes(objective: Objective) -> dict[str, str]:
+    """What the method says of itself; where there is no residual variance, nothing of where that is taken."""
+    normal = any(gaussian or kind == "CensoredNormal" for kind, gaussian in objective.problem.families.values())
+    return {name: said for name, said in objective.method.notes.items() if normal or name != "interaction"}
 
 
 def _passed_over(objective: Objective) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from nlmefit.estimate.spectrum import smallest, spectrum
+from nlmefit.estimate.spectrum import eigenvalues, smallest, spectrum
 
 Covariance = Literal["sandwich", "R", "S", "posterior", "none"]
 
@@ -114,5 +114,5 @@ def _condition(matrix: np.ndarray) -> float:
     """Largest over smallest eigenvalue on the correlation scale; NaN of what is no covariance, infinite of a singular one."""
     if not np.all(np.isfinite(matrix)) or np.any(np.diag(matrix) <= 0):
         return np.nan
-    values = spectrum(matrix).values
+    values = eigenvalues(matrix)
     return float(values[-1] / values[0]) if values[0] > 0 else np.inf

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 
 from nlmefit.errors import DataError
-from nlmefit.generative.linear_gaussian import AbstractLinearGaussian, check_latent, tall, trapezoidal
+from nlmefit.generative.linear_gaussian import AbstractLinearGaussian, Moments, check_latent, trapezoidal
 
 LEAST = 1e-6
 """Share of a column's variance that is noise, at the least: the likelihood may have its maximum at none (a Heywood case)."""
@@ -36,21 +36,31 @@ class FactorAnalysis(AbstractLinearGaussian):
     def spread(columns: Float[np.ndarray, "D"]) -> Any:
         return columns
 
-    def maximum_likelihood(self, X: Any) -> Self:
-        """The model at the maximum: W is known in closed form where psi is (Joreskog 1967, eq. 20), and psi is searched for.
-
-        Raises DataError unless X is a finite matrix (N, D) with D > latent, no column of which is constant: that one's noise
-        would go to 0 and the likelihood to infinity.
-        """
-        X = tall(X, self.latent)
-        mean, scale = X.mean(axis=0), X.std(axis=0)
+    def _best(self, X: Float[np.ndarray, "N D"]) -> tuple[Self, tuple[str, ...]]:
+        """W is known in closed form where psi is (Joreskog 1967, eq. 20), and psi is searched for."""
+        _, mean, covariance = Moments.of(X)
+        scale = np.sqrt(np.diag(covariance))
         flat = np.flatnonzero(scale <= 1e-12 * (1 + np.abs(mean)))
         if len(flat):
-            raise DataError(f"{len(flat)} column(s) of X are constant, the first of them column {flat[0]}; leave them out.")
-        correlation = np.corrcoef(X.T).reshape(X.shape[1], X.shape[1])
+            raise DataError(
+                f"{len(flat)} column(s) of X are constant, the first of them column {flat[0]}: its noise would go to 0 and the "
+                "likelihood to infinity; leave them out."
+            )
+        correlation = covariance / np.outer(scale, scale)
         noise = _uniquenesses(correlation, self.latent)
         weights = scale[:, None] * _loadings(correlation, noise, self.latent)
-        return self._with(trapezoidal(weights), mean, scale * np.sqrt(noise))
+        return self._with(trapezoidal(weights), mean, scale * np.sqrt(noise)), _heywood(noise)
+
+
+def _heywood(noise: Float[np.ndarray, "D"]) -> tuple[str, ...]:
+    """What there is to say of columns whose noise has gone to its least."""
+    at_least = np.flatnonzero(noise < 1.01 * LEAST)
+    if not len(at_least):
+        return ()
+    return (
+        f"The noise of {len(at_least)} column(s), the first of them column {at_least[0]}, is at its least, {LEAST:g} of the "
+        "variance (a Heywood case: the likelihood has its maximum at none); take fewer factors.",
+    )
 
 
 def _uniquenesses(correlation: Float[np.ndarray, "D D"], latent: int) -> Float[np.ndarray, "D"]:

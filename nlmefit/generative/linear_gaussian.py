@@ -9,25 +9,39 @@ import abc
 import dataclasses
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 from numpyro import distributions as dist
 from numpyro.distributions import Distribution, constraints
 
 from nlmefit import gaussian
 from nlmefit.errors import DataError, ModelError
-from nlmefit.estimate.factor import factorize, log_determinant, solve
 from nlmefit.generative.capability import AbstractDensity
 from nlmefit.generative.inference import AbstractInference
-from nlmefit.generative.maximum_likelihood import AbstractExact
 from nlmefit.generative.rows import Samples, matrix
-from nlmefit.latent import Parameter, Rows, scalars
+from nlmefit.latent import AbstractExact, Maximum, Parameter, Rows, scalars
+from nlmefit.options import check_whole
 from nlmefit.typing import Scalar, Theta
+
+
+class Moments(NamedTuple):
+    """What a normal likelihood knows of N rows."""
+
+    rows: float
+    mean: Float[np.ndarray, "D"]
+    covariance: Float[np.ndarray, "D D"]
+    """With N in the denominator."""
+
+    @classmethod
+    def of(cls, X: Float[np.ndarray, "N D"]) -> "Moments":
+        off = X - X.mean(axis=0)
+        return cls(float(len(X)), X.mean(axis=0), off.T @ off / len(X))
 
 
 @dataclass(frozen=True)
@@ -86,6 +100,49 @@ class AbstractLinearGaussian(AbstractExact, AbstractDensity, AbstractInference):
     def log_marginal(self, theta: Theta, subject: Any) -> Float[Array, ""]:
         """log N(x_i; mu, W W' + Psi), by way of the q x q matrix I + W' Psi^-1 W."""
         return _log_density(self._loadings(theta), theta["mean"], theta["noise"], subject.observed["x"])
+
+    def statistics(self, subjects: Any) -> "Moments":
+        return Moments.of(subjects.observed["x"])
+
+    def log_likelihood(self, theta: Theta, statistics: "Moments") -> Float[Array, ""]:
+        """-N/2 [ D log(2 pi) + log|C| + tr C^-1 S + (m - mu)' C^-1 (m - mu) ],  C = W W' + Psi, by way of I + W' Psi^-1 W."""
+        rows, mean, covariance = statistics
+        scale = jnp.broadcast_to(theta["noise"], mean.shape)
+        white, error = self._loadings(theta) / scale[:, None], (mean - theta["mean"]) / scale
+        second = covariance / jnp.outer(scale, scale) + jnp.outer(error, error)
+        root = jnp.linalg.cholesky(white.T @ white + jnp.eye(self.latent))
+        inside = solve_triangular(root, white.T, lower=True)
+        square = jnp.trace(second) - jnp.sum((inside @ second) * inside)
+        logs = 2 * jnp.sum(jnp.log(jnp.diag(root))) + 2 * jnp.sum(jnp.log(scale))
+        return -0.5 * rows * (square + logs + mean.shape[0] * jnp.log(2 * jnp.pi))
+
+    def maximum(self, subjects: Any) -> Maximum:
+        best, doubts = self._best(np.asarray(subjects.observed["x"]))
+        return Maximum({name: p.start for name, p in best.parameters().items()}, doubts)
+
+    def conditional(self, theta: Theta, subjects: Any) -> tuple[Float[np.ndarray, "N q"], Float[np.ndarray, "N q q"]]:
+        """N(M^-1 W' Psi^-1 (x - mu), M^-1),  M = I + W' Psi^-1 W."""
+        x = np.asarray(subjects.observed["x"])
+        scale = np.broadcast_to(theta["noise"], x.shape[1])
+        white = np.asarray(self._loadings(theta)) / scale[:, None]
+        M = np.eye(self.latent) + white.T @ white
+        z = np.linalg.solve(M, white.T @ ((x - np.asarray(theta["mean"])) / scale).T).T
+        return z, np.broadcast_to(M, (len(x), *M.shape))
+
+    def maximum_likelihood(self, X: Any) -> Self:
+        """The model at the maximum of the likelihood, as `nm.fit` finds it.
+
+        Raises DataError unless X is a finite matrix (N, D) with D > latent, and where the likelihood has no maximum: in PPCA if
+        the rows vary in no more than `latent` directions, in factor analysis if a column is constant.
+        """
+        return self._best(tall(X, self.latent))[0]
+
+    @abc.abstractmethod
+    def _best(self, X: Float[np.ndarray, "N D"]) -> tuple[Self, tuple[str, ...]]:
+        """The model at the maximum, and what there is to doubt about it."""
+
+    def reported(self, theta: Theta) -> Float[Array, "k"]:
+        return jnp.concatenate([theta["mean"], theta["loadings"], jnp.atleast_1d(theta["noise"])])
 
     def report(self, theta: Theta) -> dict[str, Array]:
         lower = zip(*np.tril_indices(theta["mean"].shape[0], 0, self.latent), strict=True)
@@ -160,22 +217,23 @@ class AbstractLinearGaussian(AbstractExact, AbstractDensity, AbstractInference):
 def _log_density(weights: Array, mean: Array, noise: Array, x: Float[Array, "D"]) -> Scalar:
     size, scale = x.shape[0], jnp.broadcast_to(noise, x.shape)
     white, error = weights / scale[:, None], (x - mean) / scale
-    M = factorize(white.T @ white + jnp.eye(weights.shape[1]))
-    inside = white.T @ error
-    square = error @ error - inside @ solve(M, inside)
-    return -0.5 * (square + log_determinant(M) + size * jnp.log(2 * jnp.pi)) - jnp.sum(jnp.log(scale))
+    root = jnp.linalg.cholesky(white.T @ white + jnp.eye(weights.shape[1]))
+    inside = solve_triangular(root, white.T @ error, lower=True)
+    square = error @ error - inside @ inside
+    logs = jnp.sum(jnp.log(jnp.diag(root))) + jnp.sum(jnp.log(scale))
+    return -0.5 * (square + size * jnp.log(2 * jnp.pi)) - logs
 
 
 def trapezoidal(weights: Float[np.ndarray, "D q"]) -> Float[np.ndarray, "D q"]:
-    """The loadings rotated until those above the diagonal are 0."""
+    """The loadings rotated until those above the diagonal are 0 and none on it is negative."""
     rotation, _ = np.linalg.qr(weights[: weights.shape[1]].T)
-    return np.tril(weights @ rotation)
+    found = np.tril(weights @ rotation)
+    return found * np.where(np.diag(found) < 0, -1.0, 1.0)
 
 
 def check_latent(model: Any) -> None:
     """ModelError unless the model's number of components is one."""
-    if isinstance(model.latent, bool) or not isinstance(model.latent, int) or model.latent < 1:
-        raise ModelError(f"{type(model).__name__}(latent=...) must be a whole number from 1 up, got {model.latent!r}.")
+    check_whole(f"{type(model).__name__}(latent=...)", model.latent, 1, ModelError)
 
 
 def tall(X: Any, latent: int) -> Float[np.ndarray, "N D"]:

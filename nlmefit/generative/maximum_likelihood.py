@@ -1,14 +1,14 @@
 """Maximum likelihood of models whose log p(y_i | theta) is exact: the forward KL divergence from the data, minimized."""
 
-import abc
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from nlmefit.errors import MethodError
+from nlmefit.estimate import closed_form
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites
 from nlmefit.estimate.marginal_likelihood import AbstractMarginalLikelihood, check_covariance
@@ -20,16 +20,8 @@ from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.generative.capability import AbstractDensity
 from nlmefit.generative.method import AbstractTrainer
 from nlmefit.generative.training import Training
-from nlmefit.latent import AbstractLatentModel
+from nlmefit.latent import AbstractExact, AbstractLatentModel
 from nlmefit.typing import Scalar, Theta
-
-
-class AbstractExact(AbstractLatentModel):
-    """A latent model that can compute log p(y_i | theta) itself."""
-
-    @abc.abstractmethod
-    def log_marginal(self, theta: Theta, subject: Any) -> Float[Array, ""]:
-        """log p(y_i | theta), exact."""
 
 
 @final
@@ -37,8 +29,8 @@ class AbstractExact(AbstractLatentModel):
 class MaximumLikelihood(AbstractMarginalLikelihood, AbstractTrainer):
     """The maximum of sum_i log p(y_i | theta), for models that compute it exactly.
 
-    Named parameters (PPCA, factor analysis) are found by the same search as FOCE's, with standard errors: `covariance` as for
-    `nm.FOCE`. Networks (normalizing flows) are trained by stochastic gradients: `training`, a `gen.Training`.
+    Named parameters (PPCA, factor analysis) have it in closed form, with standard errors: `covariance` as for `nm.FOCE`.
+    Networks (normalizing flows) are trained by stochastic gradients: `training`, a `gen.Training`.
 
     Raises MethodError for any other model.
     """
@@ -66,14 +58,12 @@ class MaximumLikelihood(AbstractMarginalLikelihood, AbstractTrainer):
     def find(self, problem: Problem, progress: Reporter, key: Array) -> Found:
         _check_exact(problem)
         if self.training is not None:
-            raise MethodError(
-                "training= is for networks; this model's parameters are found by a search, which takes no training."
-            )
-        return super().find(problem, progress, key)
+            raise MethodError("training= is for networks; this model has its maximum in closed form: leave it out.")
+        return closed_form.maximize(problem, self)
 
     def evaluate(self, problem: Problem, key: Array) -> Found:
         _check_exact(problem)
-        return super().evaluate(problem, key)
+        return closed_form.evaluate(problem, self)
 
     def subject_contribution(
         self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any

@@ -9,7 +9,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from nlmefit.generative.linear_gaussian import AbstractLinearGaussian, check_latent, tall, trapezoidal
+from nlmefit.errors import DataError
+from nlmefit.generative.linear_gaussian import AbstractLinearGaussian, Moments, check_latent, trapezoidal
 
 
 class PPCA(AbstractLinearGaussian):
@@ -31,15 +32,18 @@ class PPCA(AbstractLinearGaussian):
     def spread(columns: Float[np.ndarray, "D"]) -> Any:
         return columns.mean()
 
-    def maximum_likelihood(self, X: Any) -> Self:
-        """The model at the closed-form maximum (Tipping and Bishop 1999, eq. 7, 8 and appendix A):
+    def _best(self, X: Float[np.ndarray, "N D"]) -> tuple[Self, tuple[str, ...]]:
+        """In closed form (Tipping and Bishop 1999, eq. 7, 8 and appendix A):
 
         sigma^2 the mean of the D - q smallest eigenvalues of the sample covariance, W = U (Lambda - sigma^2 I)^1/2 rotated.
-
-        Raises DataError unless X is a finite matrix (N, D) with D > latent.
         """
-        X = tall(X, self.latent)
-        values, vectors = np.linalg.eigh(np.cov(X.T, bias=True))
+        _, mean, covariance = Moments.of(X)
+        values, vectors = np.linalg.eigh(covariance)
         noise = values[: -self.latent].mean()
+        if noise <= 1e-13 * values[-1]:
+            raise DataError(
+                f"the rows of X vary in no more than {self.latent} direction(s), so that PPCA(latent={self.latent}) leaves no "
+                "noise and the likelihood has no maximum; take fewer components."
+            )
         weights = vectors[:, -self.latent :] * np.sqrt(np.maximum(values[-self.latent :] - noise, 0.0))
-        return self._with(trapezoidal(weights), X.mean(axis=0), np.sqrt(noise))
+        return self._with(trapezoidal(weights), mean, np.sqrt(noise)), ()

@@ -138,8 +138,7 @@ def _program(structure: Structure) -> Any:
             sites = observed_sites(model, theta, root, z, subject)
             return {name: jnp.broadcast_to(s.distribution.log_prob(s.value), s.mask.shape) for name, s in sites.items()}
 
-        report = jnp.array([*(jnp.asarray(v, float) for v in model.report(theta).values())])
-        return report, z @ root.T, jax.vmap(terms)(z, subjects)
+        return model.reported(theta), z @ root.T, jax.vmap(terms)(z, subjects)
 
     return compiled(jax.vmap(one, in_axes=(0, None, 0, None)))
 

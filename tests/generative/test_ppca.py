@@ -128,3 +128,51 @@ def test_bad_number_of_components():
 def test_values_before_any():
     with pytest.raises(nm.ModelError, match="has not been fitted"):
         gen.PPCA(latent=1).log_prob(np.eye(3))
+
+
+@pytest.mark.parametrize("model", [gen.PPCA(latent=2), gen.FactorAnalysis(latent=2)], ids=lambda m: type(m).__name__)
+def test_standard_errors_are_of_the_likelihood_s_own_curvature(model):
+    """R^-1 and the sandwich from second and first differences of log p(x_i), which is written anew from SciPy's density."""
+    rng = np.random.default_rng(8)
+    X = rng.normal(size=(150, 2)) @ rng.normal(size=(2, 5)) + rng.normal(size=(150, 5)) * [0.5, 0.7, 0.9, 0.6, 0.8]
+    lower = np.tril_indices(5, 0, 2)
+
+    def terms(v):
+        weights = np.zeros((5, 2))
+        weights[lower] = v[5:14]
+        noise = np.broadcast_to(v[14:], 5)
+        return multivariate_normal(v[:5], weights @ weights.T + np.diag(noise**2)).logpdf(X)
+
+    by_r, by_both = (nm.fit(model, X, gen.MaximumLikelihood(covariance=kind)) for kind in ("R", "sandwich"))
+    v, h = by_r.estimates.to_numpy(), 1e-3
+    step = h * np.eye(len(v))
+    slopes = np.array([terms(v + s) - terms(v - s) for s in step]) / (2 * h)
+    curvature = np.array(
+        [[sum(a * b * terms(v + a * s + b * t).sum() for a in (1, -1) for b in (1, -1)) for s in step] for t in step]
+    )
+    R = -curvature / (4 * h**2)
+    np.testing.assert_allclose(by_r.standard_errors, np.sqrt(np.diag(np.linalg.inv(R))), rtol=1e-3)
+    sandwich = np.linalg.inv(R) @ slopes @ slopes.T @ np.linalg.inv(R)
+    np.testing.assert_allclose(by_both.standard_errors, np.sqrt(np.diag(sandwich)), rtol=1e-3)
+    assert by_r.status and "closed form" in str(by_r)
+
+
+def test_columns_that_do_not_vary_and_rows_without_noise():
+    """Constant columns leave the rotation of W open, and the status says so; rows in a plane have no maximum."""
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(40, 6))
+    fit = nm.fit(gen.PPCA(latent=2), np.c_[np.ones(40), X], nm.Laplace())
+    assert fit.status and "do not determine" in str(fit.status)
+    with pytest.raises(nm.DataError, match=r"no more than 2 direction\(s\).*take fewer components"):
+        nm.fit(gen.PPCA(latent=2), X[:, :2] @ rng.normal(size=(2, 6)), gen.MaximumLikelihood())
+    with pytest.raises(nm.DataError, match=r"column 0.*leave them out"):
+        nm.fit(gen.FactorAnalysis(latent=2), np.c_[np.ones(40), X], gen.MaximumLikelihood())
+
+
+def test_many_columns():
+    """513 parameters: the maximum is that of the eigenvalues, with standard errors."""
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(600, 60)) * rng.uniform(0.5, 2, 60)
+    fit = nm.fit(gen.PPCA(latent=8), X, nm.FOCE())
+    assert fit.log_likelihood == pytest.approx(truth(X, 8), rel=1e-12)
+    assert fit.status and np.all(fit.standard_errors > 0)
