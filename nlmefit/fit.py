@@ -104,15 +104,15 @@ def _problem(model: Any, data: Data, method: Any) -> Problem:
     return Problem(latent, dataset)
 
 
-def bind(model: Any, data: Data) -> tuple[AbstractLatentModel, Any]:
+def bind(model: Any, data: Data, design: bool = False) -> tuple[AbstractLatentModel, Any]:
     """The latent model and the laid-out data set of a declared or generative model, or of a fit of one, by whose rules the data
-    are then read."""
+    are then read. With `design`, a table without any DV will do."""
     reading = model.reading.of(data) if isinstance(model, Fit) else Reading()
     model = model.model if isinstance(model, Fit) else model
     if isinstance(model, type) and issubclass(model, Model):
         raise ModelError(f"{model.__name__} is a class; pass an instance: {model.__name__}().")
     if isinstance(model, Model):
-        subjects = Subjects.of(data, model, reading)
+        subjects = Subjects.of(data, model, reading, every_record=design and reading.is_design(data))
         return PopulationModel.of(model, subjects), subjects
     if isinstance(model, AbstractLatentModel) and hasattr(model, "bind"):
         return model.bind(data)

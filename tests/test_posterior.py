@@ -205,3 +205,24 @@ def test_a_loaded_fit(fitted, tmp_path):
         nm.posterior(nm.load(tmp_path / "fit"), data)
     loaded = nm.load(tmp_path / "fit", model=Lines())
     pd.testing.assert_frame_equal(nm.posterior(loaded, data).draws, nm.posterior(fitted, data).draws)
+
+
+def test_a_patient_before_the_first_sample_has_the_prior():
+    class Bolus(nm.Model):
+        CL = nm.LogNormal(5.0, iiv=0.3)
+        V = nm.LogNormal(40.0)
+        dynamics = nm.OneCompartment()
+
+        def observe(self, t, A, p):
+            return {"conc": A.central / p.V}
+
+        conc = nm.Proportional(0.1)
+
+    new = pd.DataFrame({"ID": 1, "TIME": [0, 12.0], "EVID": [1, 0], "AMT": [100.0, 0], "DV": [None, None]})
+    for data in (new, new.drop(columns="DV")):
+        found = nm.posterior(Bolus(), data, 4000)
+        assert found.mean.loc[1, "CL"] == pytest.approx(0, abs=0.02)
+        assert found.sd.loc[1, "CL"] == pytest.approx(0.3, rel=0.05)
+        assert found.log_likelihood[1] == pytest.approx(0, abs=0.01)
+    with pytest.raises(nm.DataError, match="E110"):
+        nm.evaluate(Bolus(), new, nm.Laplace())

@@ -103,7 +103,7 @@ def find_mode(
         radius = jnp.where(accept & ~(fall < 0.25 * s.gain), grown, 0.25 * jnp.minimum(length, s.radius))
         radius = jnp.where(accept, jnp.maximum(radius, 1e-3), radius)
         gradient, hessian, change = choose(gradient, s.gradient), choose(hessian, s.hessian), choose(change, s.change)
-        step, gain, decrement = bounded_step(gradient, hessian + change, radius)
+        step, gain, decrement = bounded_step(gradient, hessian if expanded is None else _learnt(hessian, change), radius)
         stalled = ~accept & ((radius < 1e-12) | (s.iterations == 0))
         return _State(
             choose(trial, s.z),
@@ -144,6 +144,12 @@ def find_mode(
     return Mode(end.z, end.value, end.hessian, converged, end.iterations, end.failures)
 
 
+def _learnt(hessian: Array, change: Array) -> Array:
+    """An approximate Hessian with what was learnt of it, unless that made it indefinite: no step follows such a curvature."""
+    whole = hessian + change
+    return jnp.where(is_positive(factorize(whole)), whole, hessian)
+
+
 class _Damped(NamedTuple):
     damping: Array
     lower: Array
@@ -160,8 +166,8 @@ def bounded_step(
 
     s = -(H + d I)^-1 g with the smallest damping d >= 0 for which H + d I is positive definite and s short enough, within a
     tenth (More and Sorensen 1983). Where H is not positive definite it follows the curvature down, which the step of a Hessian
-    with its pivots turned positive does not: that one can lead over a ridge into a far-away mode. The decrement is then g'g, so
-    that only a stationary point ends a search there.
+    with its pivots turned positive does not: that one can lead over a ridge into a far-away mode. The decrement is then g'g, or
+    the fall where that is more, so that a search does not end at a saddle.
     """
     identity = jnp.eye(gradient.shape[0])
     factor = factorize(hessian)
@@ -195,7 +201,7 @@ def bounded_step(
     length = jnp.sqrt(step @ step)
     step = step * jnp.where(enough, 1.0, jnp.minimum(1.0, radius / jnp.maximum(length, 1e-300)))
     gain = -(gradient @ step + 0.5 * step @ hessian @ step)
-    return step, gain, jnp.where(positive, -gradient @ newton, norm**2)
+    return step, gain, jnp.where(positive, -gradient @ newton, jnp.maximum(norm**2, gain))
 
 
 def _secant(s: _State, moved: Array, rise: Array, hessian: Array) -> Array:

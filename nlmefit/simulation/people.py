@@ -11,7 +11,6 @@ from nlmefit.data.epochs import Rule
 from nlmefit.data.frames import as_pandas, is_table
 from nlmefit.data.needs import Needs, needs_of
 from nlmefit.data.reading import Reading
-from nlmefit.data.records import all_missing
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import DataError, unknown
 from nlmefit.estimate.draws import generator
@@ -41,9 +40,8 @@ def people_of(model: Model, fit: Fit | None, subjects: Any, covariates: Any, key
 def _own(data: pd.DataFrame | Subjects, model: Model, reading: Reading) -> tuple[Subjects, Rule]:
     if isinstance(data, Subjects):
         return data, data.rule
-    observed = [c for c in data if str(c).upper() == "DV" or str(reading.columns.get(str(c))).upper() == "DV"]
-    design = all(all_missing(data[c]) for c in observed)
-    found = Subjects.of(data.drop(columns=observed) if design else data, model, reading, every_record=design)
+    design = reading.is_design(data)
+    found = Subjects.of(data.drop(columns=reading.observed(data)) if design else data, model, reading, every_record=design)
     return found, found.rule
 
 

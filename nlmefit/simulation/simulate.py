@@ -75,15 +75,21 @@ def simulate(
     """
     fit = model if isinstance(model, Fit) else None
     bare = _model_of(model)
-    arms = _named(regimens)
+    arms = _named(regimens, bare)
     at = None if times is None else _times(times)
     check_truth("residual", residual)
     check_truth("progress", progress)
     seed = jax_key(key)
     people, rule = people_of(bare, fit, subjects, covariates, jax.random.fold_in(seed, 1))
     own = isinstance(people, Subjects)
+    if own and regimens is None:
+        arms = {"observed": Regimen.observed()}
     if not own and (at is None or any(r.own for r in arms.values())):
-        raise DataError("new subjects have no doses and no times of their own: give regimens and times=.")
+        doses = bool(bare.specification.compartments)
+        raise DataError(
+            f"new subjects have no {'doses and no ' if doses else ''}times of their own: give "
+            f"{'regimens (nm.Regimen(0) for no dose) and ' if doses else ''}times=."
+        )
     first = scenario(bare, people, next(iter(arms.values())), at, rule=rule)
     problem = Problem(PopulationModel.of(bare, first.data), first.data)
     given = given_effects(eta, problem)
@@ -102,7 +108,9 @@ def _model_of(model: Any) -> Model:
     return bare
 
 
-def _named(regimens: Any) -> dict[str, Regimen]:
+def _named(regimens: Any, model: Model) -> dict[str, Regimen]:
+    if regimens is None and not model.specification.compartments:
+        return {"undosed": Regimen.of(())}
     if regimens is None:
         return {"observed": Regimen.observed()}
     if isinstance(regimens, Regimen):

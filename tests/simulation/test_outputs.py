@@ -99,3 +99,17 @@ def test_an_endpoint_of_the_data_that_is_a_prediction_only_is_refused():
     data = pd.DataFrame({"ID": 1, "TIME": [0.0, 1.0], "DVID": ["dose", "conc"], "AMT": [100.0, 0.0], "EVID": [1, 0], "DV": 1.0})
     with pytest.raises(nm.DataError, match="logconc"):
         nm.evaluate(Logarithm(), data, nm.FOCE())
+
+
+def test_new_subjects_of_a_model_without_compartments_need_times_only():
+    class Flat(nm.Model):
+        b = nm.Normal(10.0, iiv=2.0)
+
+        def observe(self, t, A, p):
+            return {"y": p.b}
+
+        y = nm.Additive(0.5)
+
+    assert len(nm.simulate(Flat(), subjects=5, times=[0, 1], progress=False).frame()) == 10
+    with pytest.raises(nm.DataError, match=r"no times of their own: give times=\."):
+        nm.simulate(Flat(), subjects=5)
