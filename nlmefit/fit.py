@@ -15,11 +15,12 @@ from nlmefit.errors import MethodError, ModelError
 from nlmefit.estimate.method import AbstractMethod, Found
 from nlmefit.estimate.problem import Problem
 from nlmefit.generative.capability import AbstractGenerative
-from nlmefit.generative.method import AbstractTrainer, GenerativeFit
+from nlmefit.generative.method import AbstractTrainer, GenerativeFit, methods_of
 from nlmefit.generative.rows import Samples
 from nlmefit.keys import Key, jax_key
 from nlmefit.latent import AbstractLatentModel
 from nlmefit.model import Model
+from nlmefit.options import brief
 from nlmefit.population import PopulationModel
 from nlmefit.progress import Progress
 from nlmefit.results import Fit
@@ -71,9 +72,9 @@ def _trained(
     if isinstance(method, type):
         raise MethodError(f"{method.__name__} is a class; pass a value: {method.__name__}().")
     if not isinstance(method, AbstractTrainer):
-        name = method.name if isinstance(method, AbstractMethod) else repr(method)
-        fitted = ", ".join(f"gen.{name}()" for name in model.fitted_by)
-        raise MethodError(f"{type(model).__name__} is fitted by {fitted}, not by {name}, which needs log p(y, eta).")
+        known = isinstance(method, AbstractMethod)
+        name = f"{method.name}, which needs log p(y, eta)" if known else brief(method)
+        raise MethodError(f"{type(model).__name__} is fitted by {methods_of(model)}, not by {name}.")
     if start is not None:
         raise MethodError("start= is for named parameters; to go on with a trained model, fit that: nm.fit(earlier.model, ...).")
     method.check(model)
@@ -109,8 +110,9 @@ def bind(model: Any, data: Data, design: bool = False) -> tuple[AbstractLatentMo
     are then read. With `design`, a table without any DV will do."""
     reading = model.reading.of(data) if isinstance(model, Fit) else Reading()
     model = model.model if isinstance(model, Fit) else model
-    if isinstance(model, type) and issubclass(model, Model):
-        raise ModelError(f"{model.__name__} is a class; pass an instance: {model.__name__}().")
+    if isinstance(model, type) and issubclass(model, Model | AbstractGenerative):
+        example = f"{model.__name__}()" if issubclass(model, Model) else f"gen.{model.__name__}(...)"
+        raise ModelError(f"{model.__name__} is a class; pass an instance: {example}.")
     if isinstance(model, Model):
         subjects = Subjects.of(data, model, reading, every_record=design and reading.is_design(data))
         return PopulationModel.of(model, subjects), subjects

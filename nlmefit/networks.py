@@ -29,7 +29,7 @@ class MLP:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ModelError(f"MLP({name}=...) must be a whole number from {least} up, got {value!r}.")
-        if self.activation not in get_args(Activation):
+        if not isinstance(self.activation, str) or self.activation not in get_args(Activation):
             raise ModelError(f"MLP(activation=...) must be one of {', '.join(get_args(Activation))}, got {self.activation!r}.")
 
     def build(self, inputs: int, outputs: int, key: Array) -> eqx.nn.MLP:

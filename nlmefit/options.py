@@ -54,7 +54,7 @@ def check_numbers(name: str, values: Any, what: str = "one or several numbers", 
     flat = np.atleast_1d(given)
     numbers = flat.dtype.kind in "iuf" or (flat.dtype.kind == "O" and all(is_number(v) for v in flat.ravel()))
     if flat.ndim != 1 or not len(flat) or not numbers or not np.all(np.isfinite(flat.astype(float))):
-        raise kind(f"{name} must be {what}, got {_shown(values)}.")
+        raise kind(f"{name} must be {what}, got {brief(values)}.")
     return flat.astype(float)
 
 
@@ -65,6 +65,9 @@ def check_path(value: Any, name: str = "path") -> Path:
     return Path(value)
 
 
-def _shown(value: Any) -> str:
+def brief(value: Any) -> str:
+    """A value in a message: as it prints where that is short, else what it is."""
+    if hasattr(value, "__dataclass_fields__") and len(repr(value)) > 80:
+        return f"this {type(value).__name__}" if not isinstance(value, type) else f"the class {value.__name__}"
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -93,7 +93,7 @@ def _answer(problem: Problem, method: MarginalMethod, u: Float[np.ndarray, "p"],
     model = problem.model
     assert isinstance(model, AbstractExact)
     theta = {name: np.asarray(value) for name, value in problem.coordinates.theta(jnp.asarray(u), problem.fixed).items()}
-    z, precision = model.conditional(theta, problem.subjects)
+    z, precision = model.conditional(theta, problem.subjects)  # type: ignore[arg-type]
     return Found(
         u=u,
         z=z,
@@ -116,17 +116,6 @@ def _status(
     said = f"the maximum in closed form, gradient norm {np.linalg.norm(slope):.1e}."
     if hessian is None:
         return Status("converged", (said,))
-    unique = smallest(hessian) > 1e-8
-    gain = float(0.5 * slope @ np.linalg.solve(hessian, slope)) if unique else _gain(slope, hessian)
-    if gain > WORTHWHILE:
-        return Status("uncertain", (f"One more Newton step promises to lower the objective by {gain:.2g}.",))
-    if not unique:
-        return Status("converged", (said, f"The data do not determine all parameters ({culprits(hessian, names)})."))
-    return Status("converged", (said,))
-
-
-def _gain(slope: Float[np.ndarray, "p"], hessian: Float[np.ndarray, "p p"]) -> float:
-    """What a Newton step would gain in the directions that the data determine."""
     unique = smallest(hessian) > 1e-8
     gain = float(0.5 * slope @ np.linalg.solve(hessian, slope)) if unique else _gain(slope, hessian)
     if gain > WORTHWHILE:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from nlmefit.errors import DataError, MethodError
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.status import Status
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.capability import jitted
 from nlmefit.generative.game import AbstractGame, Groups, JensenShannon
 from nlmefit.generative.gan import GAN
@@ -71,6 +72,7 @@ class Adversarial(AbstractTrainer):
     objective: ClassVar[str] = "the divergence as the critic sees it, no bound while the critic is trained"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if not isinstance(self.divergence, AbstractGame):
             raise MethodError(f"divergence must be gen.JensenShannon(...) or gen.Wasserstein(...), got {self.divergence!r}.")
         check_whole("packing", self.packing, 1)

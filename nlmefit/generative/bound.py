@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from nlmefit.errors import MethodError
 from nlmefit.estimate.importance import Weights
 from nlmefit.estimate.marginal import Marginal
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.capability import AbstractBounded, in_blocks
 from nlmefit.generative.method import AbstractTrainer
 from nlmefit.generative.training import Training
@@ -90,6 +91,7 @@ class VariationalBound(AbstractTrainer):
     objective: ClassVar[str] = "minus a lower bound of log p(x), the mean over rows"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_whole("draws", self.draws, 1)
         check_whole("weighted", self.weighted, 1)
         if isinstance(self.unconditioned, bool) or not 0 <= self.unconditioned < 1:

@@ -122,6 +122,16 @@ class AbstractSampler(AbstractGenerative):
 class AbstractDensity(AbstractSampler):
     """Can compute log p(x), exactly."""
 
+    def started(self, data: Samples, key: Array) -> Self:
+        """As for any model. DataError for a column without spread, where log p(x) can grow beyond every number."""
+        flat = np.flatnonzero(np.ptp(data.x, axis=0) <= 1e-12 * (1 + np.abs(data.x).max(axis=0)))
+        if len(flat) and len(data) > 1:
+            raise DataError(
+                f"{len(flat)} column(s) of X are constant, the first of them column {flat[0]}: their density is infinite. Leave "
+                "them out, or add noise of the width that the values are rounded to."
+            )
+        return super().started(data, key)
+
     @abc.abstractmethod
     def log_density(self, x: Float[Array, "D"], given: Float[Array, "C"]) -> Scalar:
         """log p(x | c)."""

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nlmefit import gaussian
-from nlmefit.errors import MethodError
+from nlmefit.errors import MethodError, ModelError
 from nlmefit.gaussian import Gaussian
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.bijections import Affine
 from nlmefit.generative.capability import AbstractDensity
 from nlmefit.generative.neural_ode import AbstractSolver, Adaptive
@@ -41,6 +42,7 @@ class Hutchinson:
     law: Law = "rademacher"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_whole("probes", self.probes, 1)
         if self.law not in get_args(Law):
             raise MethodError(f"law must be 'rademacher' or 'normal', got {self.law!r}.")
@@ -85,6 +87,7 @@ class CNF(AbstractVelocity, AbstractDensity):
     """The law at t = 1, of standardised x: N(0, I) unless a learned coupling found another."""
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         check_solver(self.solver)
 
     def built(self, data: Samples, key: Array) -> "CNF":

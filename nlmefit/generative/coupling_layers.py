@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from nlmefit.errors import ModelError
 from nlmefit.generative import mixture_cdf, splines
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.bijections import AbstractBijection, Mapped
 from nlmefit.networks import MLP
 from nlmefit.options import check_whole
@@ -57,6 +58,7 @@ class AffineCoupling(AbstractCoupling):
     limit: float = 1.0
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if not self.limit > 0:
             raise ModelError(f"AffineCoupling(limit=...) must be positive, got {self.limit!r}.")
 
@@ -86,6 +88,7 @@ class SplineCoupling(AbstractCoupling):
     bound: float = 4.0
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_whole("bins", self.bins, 2)
         if not self.bound > 0:
             raise ModelError(f"SplineCoupling(bound=...) must be positive, got {self.bound!r}.")
@@ -114,6 +117,7 @@ class MixtureCoupling(AbstractCoupling):
     components: int = 4
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_whole("components", self.components, 2)
 
     @property

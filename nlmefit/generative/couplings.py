@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from nlmefit import gaussian
 from nlmefit.errors import MethodError
 from nlmefit.gaussian import Gaussian
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.capability import in_blocks, jitted
 from nlmefit.generative.cnf import CNF
 from nlmefit.generative.coupling_layers import vanishing
@@ -101,6 +102,7 @@ class OptimalTransport(AbstractSourceCoupling):
     condition_weight: float = 100.0
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_whole("among", self.among, 1)
         check_whole("pairs", self.pairs, 1)
         if not self.condition_weight >= 0:
@@ -138,6 +140,9 @@ class Reflow(AbstractSourceCoupling):
     """
 
     earlier: AbstractVelocity
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
 
     def draw(self, joint: Joint, x: Array, beside: Array, given: Array, key: Array) -> Drawn:
         return Drawn(joint.model.dynamics.inner(beside), jnp.zeros((), x.dtype))
@@ -184,6 +189,7 @@ class LearnedCoupling(AbstractSourceCoupling):
     aggregate: bool = True
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if not self.sigma > 0:
             raise MethodError(f"sigma must be positive, got {self.sigma!r}.")
 

@@ -29,6 +29,7 @@ from nlmefit.generative.rows import Samples
 from nlmefit.generative.standard import AbstractStandardized, like
 from nlmefit.latent import AbstractLatentModel, Parameter, scalars
 from nlmefit.networks import MLP
+from nlmefit.options import brief
 from nlmefit.typing import Scalar, Theta
 
 
@@ -151,6 +152,6 @@ def check_architecture(model: Any) -> None:
     kind = type(model).__name__
     for name in ("decoder", "encoder"):
         if not isinstance(getattr(model, name), MLP):
-            raise ModelError(f"{kind}({name}=...) must be a gen.MLP(...), got {getattr(model, name)!r}.")
+            raise ModelError(f"{kind}({name}=...) must be a gen.MLP(...), got {brief(getattr(model, name))}.")
     if not isinstance(model.likelihood, AbstractLikelihood):
         raise ModelError(f"{kind}(likelihood=...) must be one such as gen.GaussianLikelihood(), got {model.likelihood!r}.")

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.bound import dropped, stratified
 from nlmefit.generative.diffusion import Diffusion, held
 from nlmefit.generative.method import AbstractTrainer
@@ -50,6 +51,7 @@ class DenoisingScoreMatching(AbstractTrainer):
     objective: ClassVar[str] = "the weighted squared error of the score, the mean over rows"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_whole("draws", self.draws, 1)
         if self.weighting not in get_args(Weighting):
             raise MethodError(f"weighting must be one of {', '.join(get_args(Weighting))}, got {self.weighting!r}.")

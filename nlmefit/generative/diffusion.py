@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError, ModelError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.bound import AbstractStratified, AbstractUnconditional
 from nlmefit.generative.capability import AbstractSampler, in_blocks
 from nlmefit.generative.noising import Form, Prediction, noise, reverse, signal, step_divergence
@@ -26,6 +27,7 @@ from nlmefit.generative.rows import Samples
 from nlmefit.generative.schedule import AbstractSchedule, LearnedSchedule, LinearLogSNR
 from nlmefit.generative.standard import AbstractStandardized, Standard
 from nlmefit.networks import MLP
+from nlmefit.options import brief
 from nlmefit.typing import Scalar
 
 STEPS = 250
@@ -111,8 +113,9 @@ class Diffusion(AbstractDiffusion, AbstractStratified, AbstractUnconditional):
     fitted_by: ClassVar[tuple[str, ...]] = ("VariationalBound", "DenoisingScoreMatching")
 
     def __check_init__(self) -> None:
-        if not (isinstance(self.network, MLP) or callable(self.network)):
-            raise ModelError(f"Diffusion(network=...) must be a gen.MLP(...) or a module to call, got {self.network!r}.")
+        check_kinds(self, ModelError)
+        if isinstance(self.network, type) or not (isinstance(self.network, MLP) or callable(self.network)):
+            raise ModelError(f"Diffusion(network=...) must be a gen.MLP(...) or a module to call, got {brief(self.network)}.")
         if not isinstance(self.schedule, AbstractSchedule):
             raise ModelError(f"Diffusion(schedule=...) must be one such as gen.LinearLogSNR(), got {self.schedule!r}.")
         if self.predicts not in get_args(Form):

@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
-from nlmefit.errors import DataError
+from nlmefit.errors import DataError, ModelError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.capability import AbstractGenerative, in_blocks, jitted
 from nlmefit.generative.divergence import Estimate
 from nlmefit.generative.rows import Samples
@@ -111,6 +112,9 @@ class EnergyModel(AbstractEnergy):
     standard: Standard | None = None
     correction: Any = None
     fitted_by: ClassVar[tuple[str, ...]] = ("ScoreMatching",)
+
+    def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
 
     @property
     def dimension(self) -> int | None:

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
 
-from nlmefit.errors import DataError
+from nlmefit.errors import DataError, ModelError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.linear_gaussian import AbstractLinearGaussian, Moments, check_latent, trapezoidal
 
 LEAST = 1e-6
@@ -30,6 +31,7 @@ class FactorAnalysis(AbstractLinearGaussian):
     fitted_by: ClassVar[tuple[str, ...]] = ("MaximumLikelihood",)
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         check_latent(self)
 
     @staticmethod

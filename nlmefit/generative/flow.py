@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nlmefit.errors import ModelError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.bijections import AbstractBijection, Affine, Chain, Linear, Permutation, Repeated
 from nlmefit.generative.capability import AbstractDensity
 from nlmefit.generative.coupling_layers import AbstractCoupling, SplineCoupling
@@ -44,6 +45,7 @@ class NormalizingFlow(AbstractDensity):
     """What standardises c."""
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         if isinstance(self.layers, bool) or not isinstance(self.layers, int) or self.layers < 1:
             raise ModelError(f"NormalizingFlow(layers=...) must be a whole number from 1 up, got {self.layers!r}.")
         if not isinstance(self.coupling, AbstractCoupling):

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError
 from nlmefit.estimate.method import Reporter
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.couplings import AbstractSourceCoupling, Independent, Joint
 from nlmefit.generative.method import AbstractTrainer
 from nlmefit.generative.rows import Samples
@@ -44,6 +45,7 @@ class FlowMatching(AbstractTrainer):
     objective: ClassVar[str] = "|z - x - v(x_t, t)|^2 in standardised units, the mean over rows, and what the coupling adds"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if not isinstance(self.coupling, AbstractSourceCoupling):
             raise MethodError(
                 "coupling must be gen.Independent(), gen.OptimalTransport(...), gen.Reflow(model) or gen.LearnedCoupling(...), "

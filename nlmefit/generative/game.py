@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.capability import in_blocks
 from nlmefit.generative.critic import Critic
 from nlmefit.generative.divergence import Estimate
@@ -76,6 +77,7 @@ class JensenShannon(AbstractGame):
     critic_steps: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         _check("penalty", self.penalty, 0.0)
 
     def critic_loss(self, critic: Critic, real: Groups, fake: Groups, key: Array) -> Scalar:
@@ -117,6 +119,7 @@ class Wasserstein(AbstractGame):
     critic_steps: ClassVar[int] = 5
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.constraint not in get_args(Constraint):
             raise MethodError(f"constraint must be 'penalty' or 'clipping', got {self.constraint!r}.")
         _check("penalty", self.penalty, 1e-12)

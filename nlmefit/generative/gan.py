@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.errors import DataError, ModelError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.capability import AbstractSampler
 from nlmefit.generative.critic import Critic
 from nlmefit.generative.divergence import Estimate
@@ -51,6 +52,7 @@ class GAN(AbstractStandardized, AbstractSampler):
     fitted_by: ClassVar[tuple[str, ...]] = ("Adversarial",)
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         if isinstance(self.latent, bool) or not isinstance(self.latent, int) or self.latent < 1:
             raise ModelError(f"GAN(latent=...) must be a whole number from 1 up, got {self.latent!r}.")
         for name in ("generator", "critic"):

@@ -10,11 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nlmefit.errors import DataError, ModelError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.bijections import AbstractBijection, Affine, Linear, Repeated
 from nlmefit.generative.capability import AbstractDensity
 from nlmefit.generative.coupling_layers import AbstractCoupling, AffineCoupling
 from nlmefit.generative.flow import log_standard_normal
 from nlmefit.generative.rows import Samples
+from nlmefit.options import brief
 from nlmefit.typing import Scalar
 
 Image = Float[Array, "c h w"]
@@ -100,14 +102,17 @@ class Glow(AbstractDensity):
     scales: tuple[Repeated, ...] = ()
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         for name in ("levels", "steps", "width"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ModelError(f"Glow({name}=...) must be a whole number from 1 up, got {value!r}.")
-        if len(self.shape) not in (2, 3) or any(side % 2**self.levels or side < 1 for side in self.shape[:2]):
+        sides = self.shape if isinstance(self.shape, tuple | list) else ()
+        whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
+        if len(sides) not in (2, 3) or not whole or any(side % 2**self.levels or side < 1 for side in sides[:2]):
             raise ModelError(
                 f"Glow(shape=...) must be (height, width) or (height, width, channels), sides divisible by {2**self.levels} for "
-                f"{self.levels} levels; got {self.shape}."
+                f"{self.levels} levels; got {brief(self.shape)}."
             )
 
     @property

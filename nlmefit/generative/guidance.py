@@ -11,11 +11,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError, ModelError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.diffusion import AbstractDiffusion
 from nlmefit.generative.noising import Prediction
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.schedule import AbstractSchedule
 from nlmefit.generative.standard import Standard
+from nlmefit.options import brief, check_whole
 from nlmefit.typing import Scalar
 
 Classifier = Callable[[Array, Scalar, Array], Scalar]
@@ -27,8 +29,9 @@ class AbstractGuided(AbstractDiffusion):
     model: eqx.AbstractVar[AbstractDiffusion]
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         if not isinstance(self.model, AbstractDiffusion):
-            raise ModelError(f"{type(self).__name__} takes a diffusion, such as a fit's .model; got {self.model!r}.")
+            raise ModelError(f"{type(self).__name__} takes a diffusion, such as a fit's .model; got {brief(self.model)}.")
 
     @property
     def schedule(self) -> AbstractSchedule:
@@ -62,8 +65,10 @@ class ClassifierGuidance(AbstractGuided):
     strength: float = 1.0
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         if not callable(self.classifier):
             raise ModelError(f"classifier must be a function (x_t, log_snr, given) -> log p(c | x_t), got {self.classifier!r}.")
+        check_whole("ClassifierGuidance(classes=...)", self.classes, 1, ModelError)
         if self.model.conditions:
             raise ModelError(
                 "ClassifierGuidance takes a diffusion without conditions; see gen.ClassifierFreeGuidance for others."
@@ -93,6 +98,7 @@ class ClassifierFreeGuidance(AbstractGuided):
     strength: float = 2.0
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         if self.model.dimension is not None and not self.model.conditions:
             raise ModelError("ClassifierFreeGuidance takes a conditional diffusion: fit one to (X, given).")
 

@@ -19,6 +19,7 @@ from numpyro.distributions import Distribution
 
 from nlmefit import gaussian
 from nlmefit.errors import ModelError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.decoder import AbstractDecoder, Networks, check_architecture
 from nlmefit.generative.likelihood import AbstractLikelihood, GaussianLikelihood
 from nlmefit.generative.rows import Samples
@@ -59,6 +60,7 @@ class HierarchicalVAE(AbstractDecoder):
     fitted_by: ClassVar[tuple[str, ...]] = ("VariationalBound",)
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         numbers = isinstance(self.latents, tuple) and all(isinstance(q, int) and not isinstance(q, bool) for q in self.latents)
         if not (numbers and self.latents and min(self.latents) > 0):
             raise ModelError(f"HierarchicalVAE(latents=...) must be whole numbers from 1 up, as (8, 4), got {self.latents!r}.")

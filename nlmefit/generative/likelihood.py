@@ -11,6 +11,7 @@ from numpyro import distributions as dist
 from numpyro.distributions import Distribution
 
 from nlmefit.errors import DataError, ModelError
+from nlmefit.generative.arguments import check_kinds
 
 Sd = Literal["shared", "column", "decoded"]
 LEAST_SD = 1e-3
@@ -49,6 +50,7 @@ class GaussianLikelihood(AbstractLikelihood):
     sd: Sd = "column"
 
     def __post_init__(self) -> None:
+        check_kinds(self, ModelError)
         if self.sd not in get_args(Sd):
             raise ModelError(f"GaussianLikelihood(sd=...) must be one of {', '.join(get_args(Sd))}, got {self.sd!r}.")
 

@@ -109,7 +109,7 @@ class AbstractLinearGaussian(AbstractExact, AbstractDensity, AbstractInference):
         rows, mean, covariance = statistics
         scale = jnp.broadcast_to(theta["noise"], mean.shape)
         white, error = self._loadings(theta) / scale[:, None], (mean - theta["mean"]) / scale
-        second = covariance / jnp.outer(scale, scale) + jnp.outer(error, error)
+        second = covariance / (scale[:, None] * scale) + error[:, None] * error
         root = jnp.linalg.cholesky(white.T @ white + jnp.eye(self.latent))
         inside = solve_triangular(root, white.T, lower=True)
         square = jnp.trace(second) - jnp.sum((inside @ second) * inside)

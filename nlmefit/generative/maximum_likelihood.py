@@ -17,8 +17,9 @@ from nlmefit.estimate.modes import posterior_mode
 from nlmefit.estimate.objective import Contributions
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Covariance
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.capability import AbstractDensity
-from nlmefit.generative.method import AbstractTrainer
+from nlmefit.generative.method import AbstractTrainer, methods_of
 from nlmefit.generative.training import Training
 from nlmefit.latent import AbstractExact, AbstractLatentModel
 from nlmefit.typing import Scalar, Theta
@@ -42,6 +43,7 @@ class MaximumLikelihood(AbstractMarginalLikelihood, AbstractTrainer):
     objective: ClassVar[str] = "-log p(x), the mean over rows"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_covariance(self.covariance)
 
     @property
@@ -86,6 +88,6 @@ class MaximumLikelihood(AbstractMarginalLikelihood, AbstractTrainer):
 def _check_exact(problem: Problem) -> None:
     if not isinstance(problem.model, AbstractExact):
         raise MethodError(
-            "MaximumLikelihood needs a model that computes log p(y) exactly, which this one does not: its random effects have to "
-            "be integrated out. Use nm.Laplace(), nm.Quadrature(...) or nm.VI()."
+            "MaximumLikelihood needs a model that computes log p(y) exactly, which this one does not: its random effects have "
+            f"to be integrated out. It is fitted by {methods_of(problem.model)}."
         )

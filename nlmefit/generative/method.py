@@ -18,6 +18,7 @@ from nlmefit.generative.capability import AbstractGenerative
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.serialization import content, restored
 from nlmefit.generative.training import Trained, Training, train
+from nlmefit.latent import AbstractLatentModel
 from nlmefit.shown import html
 from nlmefit.typing import Scalar
 from nlmefit.versions import versions
@@ -25,6 +26,13 @@ from nlmefit.versions import versions
 NAMED = ("model", "method", "status")
 """Fields of a fit that a file holds by the names of their classes and fields."""
 AS_THEY_ARE = ("loss", "history", "rows", "seconds", "key", "provenance")
+
+
+def methods_of(model: Any) -> str:
+    """The methods that fit a model, in words."""
+    own = [f"gen.{name}()" for name in getattr(model, "fitted_by", ())]
+    latent = ["nm.Laplace()", "nm.VI()", "nm.ImportanceEM()"] if isinstance(model, AbstractLatentModel) else []
+    return ", ".join(own + latent) or "none: it is made of a model that has been fitted"
 
 
 class AbstractTrainer(abc.ABC):
@@ -54,10 +62,9 @@ class AbstractTrainer(abc.ABC):
     def check(self, model: Any) -> None:
         """MethodError where the model cannot compute what the method needs."""
         if not isinstance(model, self.needs):
-            fitted = ", ".join(f"gen.{name}()" for name in model.fitted_by)
             raise MethodError(
                 f"{self.name} needs a model that can compute {self.ability}, which {type(model).__name__} cannot. "
-                f"{type(model).__name__} is fitted by {fitted}."
+                f"{type(model).__name__} is fitted by {methods_of(model)}."
             )
 
 

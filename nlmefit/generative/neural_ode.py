@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
@@ -55,6 +56,7 @@ class Euler(AbstractSolver):
     steps: int = 1
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_whole("steps", self.steps, 1)
 
     def solve(self, field: Field, z: Any, theta: Any, start: Any, end: Any) -> Any:
@@ -72,6 +74,7 @@ class RungeKutta(AbstractSolver):
     steps: int = 8
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_whole("steps", self.steps, 1)
 
     def solve(self, field: Field, z: Any, theta: Any, start: Any, end: Any) -> Any:
@@ -99,6 +102,7 @@ class Adaptive(AbstractSolver):
     gradient: Gradient = "checkpointed"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if not 0 < self.tolerance < 1:
             raise MethodError(f"tolerance must be a number between 0 and 1, got {self.tolerance!r}.")
         if self.gradient not in get_args(Gradient):

@@ -9,7 +9,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float
 
-from nlmefit.errors import DataError
+from nlmefit.errors import DataError, ModelError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.linear_gaussian import AbstractLinearGaussian, Moments, check_latent, trapezoidal
 
 
@@ -26,6 +27,7 @@ class PPCA(AbstractLinearGaussian):
     fitted_by: ClassVar[tuple[str, ...]] = ("MaximumLikelihood",)
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         check_latent(self)
 
     @staticmethod

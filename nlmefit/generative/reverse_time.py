@@ -18,11 +18,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError, ModelError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.capability import AbstractDensity, AbstractGenerative, AbstractSampler, in_blocks
 from nlmefit.generative.diffusion import AbstractDiffusion, ancestral
 from nlmefit.generative.noising import signal
 from nlmefit.generative.rows import Samples
-from nlmefit.options import check_whole
+from nlmefit.options import brief, check_whole
 from nlmefit.typing import Scalar
 
 
@@ -32,8 +33,9 @@ class AbstractWrapped(AbstractGenerative):
     model: eqx.AbstractVar[AbstractDiffusion]
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         if not isinstance(self.model, AbstractDiffusion):
-            raise ModelError(f"{type(self).__name__} takes a diffusion, such as a fit's .model; got {self.model!r}.")
+            raise ModelError(f"{type(self).__name__} takes a diffusion, such as a fit's .model; got {brief(self.model)}.")
 
     @property
     def dimension(self) -> int | None:
@@ -59,6 +61,7 @@ class DDIM(AbstractWrapped, AbstractSampler):
     stochastic: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         check_whole("steps", self.steps, 1)
         if not 0 <= self.stochastic <= 1:
             raise MethodError(f"stochastic must be from 0 to 1, got {self.stochastic!r}.")
@@ -78,6 +81,7 @@ class ReverseSDE(AbstractWrapped, AbstractSampler):
     steps: int = eqx.field(static=True, default=500)
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         check_whole("steps", self.steps, 1)
 
     def step(self, x: Float[Array, "D"], t: Scalar, given: Float[Array, "C"]) -> tuple[Float[Array, "D"], Scalar]:
@@ -119,7 +123,10 @@ class ProbabilityFlow(AbstractWrapped, AbstractDensity):
     max_steps: int = eqx.field(static=True, default=2000)
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         check_whole("max_steps", self.max_steps, 1)
+        if not (self.rtol > 0 and self.atol > 0):
+            raise MethodError(f"rtol and atol must be above 0, got {self.rtol!r} and {self.atol!r}.")
 
     def velocity(self, x: Float[Array, "D"], t: Scalar, given: Float[Array, "C"]) -> Float[Array, "D"]:
         """f(x, t), in standardised units."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.errors import ModelError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
 
@@ -44,6 +45,7 @@ class AbstractEnds(AbstractSchedule):
     lowest: eqx.AbstractVar[float]
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         if not -60 < self.lowest < self.highest < 60:
             raise ModelError(
                 f"{type(self).__name__} needs log signal-to-noise ratios lowest < highest between -60 and 60, got lowest="
@@ -86,6 +88,7 @@ class LinearBeta(AbstractSchedule):
     highest: float = 10.0
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         if not (0 < self.least < self.most and self.highest < 40):
             raise ModelError(f"LinearBeta needs 0 < least < most and highest below 40, got {self!r}.")
 
@@ -113,6 +116,7 @@ class LearnedSchedule(AbstractEnds):
     straight: Float[Array, ""] | None = None
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         check_whole("units", self.units, 1)
 
     def built(self, key: Array) -> "AbstractSchedule":

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.errors import MethodError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.energy import AbstractEnergy
 from nlmefit.generative.method import AbstractTrainer
 from nlmefit.generative.training import Training
@@ -47,6 +48,7 @@ class ScoreMatching(AbstractTrainer):
     objective: ClassVar[str] = "the Fisher divergence from the data but for a constant, the mean over rows"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.way not in get_args(Way):
             raise MethodError(f"way must be one of {', '.join(get_args(Way))}, got {self.way!r}.")
         check_whole("directions", self.directions, 1)

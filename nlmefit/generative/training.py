@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 from nlmefit.errors import DataError, MethodError
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.status import Status
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.capability import jitted
 from nlmefit.generative.rows import Samples
 from nlmefit.options import check_whole
@@ -60,6 +61,7 @@ class Training:
     betas: tuple[float, float] = (0.9, 0.999)
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check_whole("steps", self.steps, 1)
         check_whole("batch", self.batch, 1)
         for option, most in (("rate", 10.0), ("average", 1.0), ("decay", 10.0), ("held_out", 0.9)):

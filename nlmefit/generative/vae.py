@@ -15,6 +15,7 @@ from numpyro.distributions import Distribution
 
 from nlmefit import gaussian
 from nlmefit.errors import ModelError
+from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.decoder import AbstractDecoder, Networks, check_architecture
 from nlmefit.generative.likelihood import AbstractLikelihood, GaussianLikelihood
 from nlmefit.generative.rows import Samples
@@ -48,6 +49,7 @@ class VAE(AbstractDecoder):
     fitted_by: ClassVar[tuple[str, ...]] = ("VariationalBound",)
 
     def __check_init__(self) -> None:
+        check_kinds(self, ModelError)
         if isinstance(self.latent, bool) or not isinstance(self.latent, int) or self.latent < 1:
             raise ModelError(f"VAE(latent=...) must be a whole number from 1 up, got {self.latent!r}.")
         check_architecture(self)

@@ -18,6 +18,7 @@ from nlmefit.generative.capability import AbstractSampler, in_blocks
 from nlmefit.generative.neural_ode import AbstractSolver, Adaptive
 from nlmefit.generative.rows import Samples, matrix
 from nlmefit.networks import MLP
+from nlmefit.options import brief
 from nlmefit.typing import Scalar
 
 
@@ -135,6 +136,8 @@ class VelocityField(AbstractVelocity):
     def __init__(self, source: Any, network: MLP | None = None, solver: AbstractSolver | None = None, dynamics: Any = None):
         self.source = matrix("source", source)
         self.network = MLP() if network is None else network
+        if not isinstance(self.network, MLP):
+            raise ModelError(f"VelocityField(network=...) must be gen.MLP(...), got {brief(network)}.")
         self.solver = check_solver(Adaptive() if solver is None else solver)
         self.dynamics = dynamics
 
@@ -154,7 +157,7 @@ class VelocityField(AbstractVelocity):
 def check_solver(solver: Any) -> AbstractSolver:
     """It, or ModelError where it is no solver."""
     if not isinstance(solver, AbstractSolver):
-        raise ModelError(f"solver must be gen.Adaptive(...), gen.RungeKutta(...) or gen.Euler(...), got {solver!r}.")
+        raise ModelError(f"solver must be gen.Adaptive(...), gen.RungeKutta(...) or gen.Euler(...), got {brief(solver)}.")
     return solver
 
 

@@ -140,7 +140,7 @@ def test_errors_say_what_is_wrong(X):
         gen.EnergyModel().log_prob(X)
     with pytest.raises(nm.ModelError, match="has not been fitted"):
         gen.EnergyModel().sample(10)
-    with pytest.raises(nm.MethodError, match="way must be one of exact, sliced, denoising"):
+    with pytest.raises(nm.MethodError, match=r"way=...\) must be one of 'exact', 'sliced', 'denoising'"):
         gen.ScoreMatching("fuzzy")
     with pytest.raises(nm.MethodError, match=r"EnergyModel is fitted by gen\.ScoreMatching"):
         nm.fit(gen.EnergyModel(), X, gen.MaximumLikelihood(), **QUIET)

@@ -104,7 +104,7 @@ def test_what_it_refuses(fit):
         fit.model.elbo(banana(3))
     with pytest.raises(nm.ModelError, match=r"layers=\.\.\.\) must be a whole number from 1 up, got 0"):
         gen.NormalizingFlow(0)
-    with pytest.raises(nm.ModelError, match=r"must be gen\.SplineCoupling"):
+    with pytest.raises(nm.ModelError, match=r"must be .*gen\.SplineCoupling"):
         gen.NormalizingFlow(2, coupling="spline")
     with pytest.raises(nm.ModelError, match="has not been fitted"):
         gen.NormalizingFlow().log_prob(banana(3))

@@ -120,7 +120,7 @@ def test_errors(plain, conditional):
         gen.ClassifierGuidance(conditional, classifier)
     with pytest.raises(nm.ModelError, match="classifier must be a function"):
         gen.ClassifierGuidance(plain, 3)
-    with pytest.raises(nm.ModelError, match="takes a diffusion, such as"):
+    with pytest.raises(nm.ModelError, match=r"model=...\) must be .*gen.Diffusion"):
         gen.ClassifierFreeGuidance(gen.PPCA(1))
     with pytest.raises(nm.DataError, match=r"conditional: give its 1 condition"):
         gen.ClassifierGuidance(plain, classifier).sample(2)

@@ -113,5 +113,5 @@ def test_what_solvers_refuse():
         gen.Euler(0)
     with pytest.raises(nm.MethodError, match="tolerance must be a number between 0 and 1, got 2"):
         gen.Adaptive(2)
-    with pytest.raises(nm.MethodError, match="gradient must be 'checkpointed' or 'backsolve'"):
+    with pytest.raises(nm.MethodError, match=r"gradient=...\) must be one of 'checkpointed', 'backsolve'"):
         gen.Adaptive(gradient="adjoint")
