@@ -122,8 +122,9 @@ class AbstractLatentModel(eqx.Module):
         """The same model computed in a way that is slower and fails less, for the subjects that this one cannot do."""
         return None
 
-    def limit(self) -> str:
-        """What, beside its values, may end its computation without a number: the end of a sentence, or nothing."""
+    def reasons(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> str:
+        """Why a subject's computation may end without a number, beside the values of parameters and covariates: the end of a
+        sentence, or nothing."""
         return ""
 
     @abc.abstractmethod

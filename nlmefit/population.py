@@ -292,7 +292,11 @@ class PopulationModel(AbstractLatentModel):
             return replace(self, solver=Rosenbrock())
         return None
 
-    def limit(self) -> str:
+    def reasons(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> str:
+        made = {} if self.model.specification.dynamics is None else self._made(theta, eta, subject).get("dosing", {})
+        wrong = [(*name.rsplit(".", 1), np.min(value)) for name, value in made.items() if not np.min(value) >= 0]
+        if wrong:
+            return "".join(f"; `dosing` gives doses into `{place}` a {field} of {value:.3g}" for place, field, value in wrong)
         if not isinstance(self._solver, AbstractStepping):
             return ""
         return (

@@ -62,7 +62,7 @@ def predict(
     real = subjects.rows >= 0
     order = np.argsort(subjects.rows[real])
     result = data.assign(**{name: np.asarray(values[name])[real][order] for name in names})
-    _check_numbers(latent, result, subjects)
+    _check_numbers(latent, theta, effects, result, subjects)
     return result
 
 
@@ -82,7 +82,7 @@ def _mean(predicted: Any) -> Any:
     return predicted.mean if isinstance(predicted, Distribution) else predicted
 
 
-def _check_numbers(latent: PopulationModel, result: pd.DataFrame, subjects: Subjects) -> None:
+def _check_numbers(latent: PopulationModel, theta: Theta, effects: np.ndarray, result: pd.DataFrame, subjects: Subjects) -> None:
     """DataError at the first prediction that is not a number (of an endpoint with a residual model), or that is infinite at an
     observation's record (before a dose or at it, the log of an amount may well be)."""
     observed = event_types(subjects.records) == 0
@@ -90,10 +90,12 @@ def _check_numbers(latent: PopulationModel, result: pd.DataFrame, subjects: Subj
         bad = np.flatnonzero(np.isnan(result[name]) | np.isinf(result[name]) & observed)
         if len(bad):
             record = subjects.records.frame.iloc[bad[0]]
+            who = int(np.flatnonzero(subjects.ids == record["ID"])[0])
+            why = latent.reasons(theta, effects[who], jax.tree.map(lambda x, who=who: x[who], subjects.subjects))
             raise DataError(
                 f"the prediction of `{name}` is not a finite number on {len(bad)} record(s), first row {bad[0]}, "
                 f"subject {record['ID']}, TIME {record['TIME']:g}. Check the model's values, the covariates and `eta` "
-                f"there{latent.limit()}."
+                f"there{why}."
             )
 
 

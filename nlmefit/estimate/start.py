@@ -40,7 +40,8 @@ def _why(problem: Problem, position: int) -> str:
     """The rows of one subject whose prediction or variance spoils the likelihood at eta = 0, in words."""
     subject = jax.tree.map(lambda x: x[position], problem.subjects)
     theta = problem.coordinates.theta(jnp.asarray(problem.coordinates.start()), problem.fixed)
-    remedy = f"Check the start values and the covariates{problem.model.limit()}."
+    why = problem.model.reasons(theta, jnp.zeros(problem.q), subject)
+    remedy = f"Check the start values and the covariates{why}."
     with numpyro.validation_enabled(False):  # a distribution with invalid parameters is what is looked for here
         sites = problem.model.observe(theta, jnp.zeros(problem.q), subject)
     for name, distribution in sites.items():
