@@ -124,6 +124,8 @@ def bind(model: Any, data: Data, design: bool = False) -> tuple[AbstractLatentMo
 def _started(model: Any, start: Mapping[str, float] | Fit | None, data: Data) -> Any:
     if start is None:
         return model
+    if not isinstance(start, Mapping | Fit):
+        raise ModelError(f"start= takes values by name, {{'CL': 0.14}}, or an earlier fit, got {start!r}.")
     if not isinstance(model, Model):
         raise ModelError("start= needs a model with named values (an nm.Model).")
     if needs_of(model).references:  # categories whose coefficients are named by the data's levels

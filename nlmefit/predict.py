@@ -11,7 +11,7 @@ from numpyro.distributions import Distribution
 
 from nlmefit.backend import compiled
 from nlmefit.data.reading import Reading
-from nlmefit.data.records import event_types
+from nlmefit.data.records import check_columns, event_types
 from nlmefit.data.subjects import Subjects
 from nlmefit.errors import DataError, unknown
 from nlmefit.estimate.problem import Structure
@@ -44,6 +44,7 @@ def predict(
     reading = model.reading.of(data) if isinstance(model, Fit) else Reading()
     model = model.model if isinstance(model, Fit) else model
     if columns is not None:
+        check_columns(columns)
         reading = Reading(columns, reading.covariates, reading.blq)
     given = data.frame if isinstance(data, Subjects) and columns is not None else data
     subjects = Subjects.of(given, model, reading, every_record=True)

@@ -3,7 +3,7 @@
 Nothing is guessed silently: text where a number belongs is a finding, never zero.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,6 +77,7 @@ def read_records(df: Any, needs: Needs = NOTHING, columns: Mapping[str, str] | N
     `columns` maps the user's names to standard ones or to the model's covariates, `{"CONC": "DV"}`. Raises DataError if `df`
     is no table, if a mapped column does not exist, or if two columns claim the same name.
     """
+    check_columns(columns)
     df = as_pandas(df)
     source = _sources(df, needs.columns, dict(columns or {}))
     frame: dict[str, Any] = {}
@@ -84,6 +85,7 @@ def read_records(df: Any, needs: Needs = NOTHING, columns: Mapping[str, str] | N
     for name, original in source.items():
         series = plain(df[original].reset_index(drop=True))
         if name in (*_LABELS, *needs.labels) and name not in needs.numbers:
+            _check_labels(original, series)
             frame[name] = _labels(series, as_text=name in needs.texts)
             continue
         frame[name], bad = _numbers(series if name != "CMT" else _numbered(series, needs.compartments))
@@ -92,6 +94,12 @@ def read_records(df: Any, needs: Needs = NOTHING, columns: Mapping[str, str] | N
     index = tuple(str(name) for name in df.index.names if name is not None)
     read = Records(pd.DataFrame(frame, index=range(len(df))), tuple(text), source, tuple(map(str, df.columns)), index)
     return _with_hours(read, df)
+
+
+def check_columns(columns: Any) -> None:
+    """DataError for what does not map names to names."""
+    if columns is not None and not isinstance(columns, Mapping):
+        raise DataError(f"columns= maps your names to standard ones, {{'CONC': 'DV'}}, got {columns!r}.")
 
 
 def _sources(df: pd.DataFrame, covariates: Sequence[str], columns: dict[str, str]) -> dict[str, str]:
@@ -133,6 +141,15 @@ def _missing(series: pd.Series) -> np.ndarray:
     return (stripped.isna() | stripped.isin(_MISSING)).to_numpy(bool)
 
 
+def _check_labels(name: str, series: pd.Series) -> None:
+    """DataError for what can name nothing: a list, a dictionary, a complex number."""
+    if series.dtype.kind in "iufbM":
+        return
+    for row, value in enumerate(series.astype(object)):
+        if not isinstance(value, Hashable) or isinstance(value, tuple | complex):
+            raise DataError(f"column {name} holds {value!r} in row {row}; it must hold numbers or text.")
+
+
 def _labels(series: pd.Series, as_text: bool = False) -> pd.Series:
     """Labels as the user has them: text stays text ("001" too), a whole number is one (1.0 is 1); missing is None."""
     numeric = pd.api.types.is_numeric_dtype(series)
@@ -147,7 +164,8 @@ def _labels(series: pd.Series, as_text: bool = False) -> pd.Series:
         return (level_name(value) if isinstance(value, int | float) else str(value)) if as_text else value
 
     found = [None if absent else label(value) for value, absent in zip(series.astype(object), missing, strict=True)]
-    return pd.Series(found, dtype=object)
+    labels = pd.Series(found, dtype=object)
+    return labels.infer_objects() if numeric and not missing.any() and not as_text else labels
 
 
 def all_missing(series: pd.Series) -> bool:
@@ -158,7 +176,7 @@ def all_missing(series: pd.Series) -> bool:
 
 def _numbers(series: pd.Series) -> tuple[pd.Series, list[int]]:
     """The series as floats, and the rows that hold text."""
-    if pd.api.types.is_bool_dtype(series) or pd.api.types.is_numeric_dtype(series):
+    if pd.api.types.is_bool_dtype(series) or pd.api.types.is_numeric_dtype(series) and series.dtype.kind != "c":
         return pd.Series(series.to_numpy(float, na_value=np.nan)), []
     missing = _missing(series)
     stripped = series.astype("string").str.strip()

@@ -25,7 +25,8 @@ from nlmefit.data.observation_checks import endpoint_index
 from nlmefit.data.reading import Reading
 from nlmefit.data.records import Records, event_types, observation_rows, read_records
 from nlmefit.declare.covariates import code
-from nlmefit.errors import DataError, unknown
+from nlmefit.errors import DataError
+from nlmefit.options import check_word
 
 
 class Subject(eqx.Module):
@@ -156,10 +157,8 @@ class Subjects:
 
         Raises DataError listing every error found; `nm.check(df, model)` gives them as a table.
         """
-        if covariates not in get_args(Rule):
-            raise DataError("covariates=: " + unknown("rule", str(covariates), get_args(Rule)))
-        if blq not in get_args(Blq):
-            raise DataError("blq=: " + unknown("rule", str(blq), get_args(Blq)))
+        check_word("covariates", covariates, get_args(Rule), "rule", DataError)
+        check_word("blq", blq, get_args(Blq), "rule", DataError)
         needs = needs_of(model)
         df = as_pandas(df)
         records = read_records(df, needs, columns)

@@ -13,7 +13,7 @@ from zlib import crc32
 
 import jax.numpy as jnp
 
-from nlmefit.declare.values import number
+from nlmefit.declare.values import check_fixed, number
 from nlmefit.errors import ModelError
 
 
@@ -66,6 +66,7 @@ class Power(AbstractEffect):
     fixed: bool = False
 
     def __post_init__(self) -> None:
+        check_fixed(self)
         if _checked(self, "reference", "exponent")["reference"] <= 0:
             raise ModelError(f"Power('{self.column}'): the reference must be above 0, got {self.reference}.")
 
@@ -87,6 +88,7 @@ class Exponential(AbstractEffect):
     fixed: bool = False
 
     def __post_init__(self) -> None:
+        check_fixed(self)
         _checked(self, "reference", "value")
 
     def coefficients(self) -> dict[str, tuple[float, bool]]:
@@ -107,6 +109,7 @@ class Linear(AbstractEffect):
     fixed: bool = False
 
     def __post_init__(self) -> None:
+        check_fixed(self)
         _checked(self, "reference", "value")
 
     def coefficients(self) -> dict[str, tuple[float, bool]]:
@@ -134,6 +137,7 @@ class Category(AbstractEffect):
     """The levels that the data held, where none are named."""
 
     def __post_init__(self) -> None:
+        check_fixed(self)
         _checked(self)
         levels = {self.levels: 0.0} if isinstance(self.levels, str) else self.levels
         starts = dict(levels) if isinstance(levels, dict) else {level: 0.0 for level in levels}
@@ -198,6 +202,7 @@ class Effect(AbstractEffect):
     fixed: bool = False
 
     def __post_init__(self) -> None:
+        check_fixed(self)
         _checked(self, "value")
         if not callable(self.function):
             raise ModelError(f"Effect('{self.column}'): function must be callable as function(beta, x).")

@@ -1,5 +1,6 @@
 """A model's methods run once on abstract numbers, when its class is defined: every name checked, what they read learnt."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,11 @@ def dry_run(model: "AbstractModel") -> Reads:
             f"{cls.__name__}: a method passes a value that is not known yet to NumPy, `math`, `float` or `int`; use jax.numpy "
             "(jnp.exp, jnp.log, ...)."
         ) from error
+    except ModelError:
+        raise
+    except Exception as error:  # whatever the modeller's code raises; its place is in the error that this one comes from
+        words = re.sub(r"'?\w*(Tracer|ShapedArray)\w*'?( object)?", "a number", str(error))
+        raise ModelError(f"{cls.__name__}: a method fails: {type(error).__name__}: {words.splitlines()[0]}") from error
     endpoints = tuple(name for name in outputs if name in distributions or name in spec.residuals)
     _check_endpoints(cls, spec, outputs, endpoints, distributions)
     amounts = tuple(name for name in model.specification.compartments if name in read)

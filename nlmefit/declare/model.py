@@ -15,7 +15,7 @@ from nlmefit.declare.dosing import Dosing
 from nlmefit.declare.dry_run import dry_run
 from nlmefit.declare.dynamics import AbstractDynamics
 from nlmefit.declare.flow import Flow
-from nlmefit.declare.namespace import Namespace
+from nlmefit.declare.namespace import Namespace, in_words
 from nlmefit.declare.omega import Blocks
 from nlmefit.declare.population import PopulationParameter, correlation_matrix, population_parameters
 from nlmefit.declare.specification import Declaration, Specification, declarations, specification
@@ -93,11 +93,13 @@ class AbstractModel(metaclass=_ModelType):
 
     def at(self, values: Mapping[str, float]) -> Self:
         """The same model at other parameter values. Raises ModelError for an unknown name or a value out of range."""
+        if not isinstance(values, Mapping):
+            raise ModelError(f"{type(self).__name__}: at() takes values by name, {{'CL': 0.14}}, got {values!r}.")
         result = self._copy()
         result._values = dict(self._values)
         for name, value in values.items():
             if name not in self._population:
-                raise ModelError(unknown(f"{type(self).__name__}: parameter", name, self._population))
+                raise ModelError(unknown(f"{type(self).__name__}: parameter", str(name), self._population))
             result._values[name] = self._population[name].checked(value)
         for block in self._spec.blocks:
             correlation_matrix(block, result._at())
@@ -299,7 +301,9 @@ def _class_content(cls: type) -> Content:
 def _returned(model: AbstractModel, method: str, what: str, value: Any) -> dict[str, Any]:
     """What a method of the user's returned, as a dictionary; ModelError if it returned something else."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        raise ModelError(f"{type(model).__name__}: `{method}` must return a dictionary with a value per {what}, got {value!r}.")
+        raise ModelError(
+            f"{type(model).__name__}: `{method}` must return a dictionary with a value per {what}, got {in_words(value)}."
+        )
     return dict(value)
 
 

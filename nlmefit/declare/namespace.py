@@ -85,3 +85,10 @@ class Watched(Namespace):
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
+
+
+def in_words(value: Any) -> str:
+    """What a method returned, for a message: numbers that are not known yet have no other name."""
+    if isinstance(value, Mapping):
+        return f"one with the names {', '.join(map(repr, value))}"
+    return "a number" if hasattr(value, "aval") else repr(value)

@@ -13,7 +13,7 @@ from typing import Any, final
 import jax.numpy as jnp
 
 from nlmefit.declare.covariates import AbstractEffect
-from nlmefit.declare.values import is_fixed, number, real
+from nlmefit.declare.values import check_fixed, is_fixed, number, real
 from nlmefit.errors import ModelError
 
 
@@ -90,6 +90,7 @@ class LogNormal(AbstractIndividual):
     fixed: bool = False
 
     def __post_init__(self) -> None:
+        check_fixed(self)
         _check(self, "LogNormal")
         value = number(self.value, "value")
         if value <= 0:
@@ -119,6 +120,7 @@ class Normal(AbstractIndividual):
     fixed: bool = False
 
     def __post_init__(self) -> None:
+        check_fixed(self)
         _check(self, "Normal")
 
     def individual(self, typical: Any, log_factor: Any, eta: Any) -> Any:
@@ -147,6 +149,7 @@ class LogitNormal(AbstractIndividual):
     fixed: bool = False
 
     def __post_init__(self) -> None:
+        check_fixed(self)
         _check(self, "LogitNormal")
         lower, upper = number(self.lower, "LogitNormal's lower"), number(self.upper, "LogitNormal's upper")
         if lower >= upper:
@@ -179,6 +182,7 @@ class Theta:
     fixed: bool = field(default=False)
 
     def __post_init__(self) -> None:
+        check_fixed(self)
         value = number(self.value, "Theta's value")
         low = -math.inf if self.lower is None else real(self.lower, "Theta's lower bound")
         high = math.inf if self.upper is None else real(self.upper, "Theta's upper bound")

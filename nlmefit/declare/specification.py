@@ -1,5 +1,6 @@
 """What a model class declares, read into one plain record and checked."""
 
+import inspect
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -102,6 +103,13 @@ def declarations(cls: type) -> dict[str, Declaration]:
 
 
 _METHODS = ("individual", "observe", "dosing", "dynamics", "initial")
+_ARGUMENTS = {
+    "individual": ("theta", "eta", "x"),
+    "observe": ("t", "A", "p"),
+    "dosing": ("p",),
+    "dynamics": ("t", "A", "p"),
+    "initial": ("p",),
+}
 _RESERVED = frozenset({*_METHODS, "omega", "flow", "occasion", "solver", "program", "eta", "eta_base", "t"})
 
 
@@ -157,7 +165,7 @@ def _check_methods(cls: type) -> None:
     dynamics = getattr(cls, "dynamics", None)
     if (
         isinstance(dynamics, type)
-        or dynamics is not None
+        or hasattr(cls, "dynamics")
         and not isinstance(dynamics, AbstractDynamics)
         and not callable(dynamics)
     ):
@@ -165,9 +173,25 @@ def _check_methods(cls: type) -> None:
             f"{cls.__name__}: `dynamics` must be a structural model such as nm.OneCompartment(...), or a method "
             f"`dynamics(self, t, A, p)` that returns dA/dt by compartment, got {dynamics!r}."
         )
+    for name, arguments in _ARGUMENTS.items():
+        if hasattr(cls, name) and not isinstance(getattr(cls, name), AbstractDynamics):
+            _check_method(cls, name, arguments)
     for name in ("dosing", "initial"):
         if hasattr(cls, name) and dynamics is None:
             raise ModelError(f"{cls.__name__}: `{name}` needs `dynamics`: there is no compartment.")
+
+
+def _check_method(cls: type, name: str, arguments: tuple[str, ...]) -> None:
+    """ModelError for what is no method, or takes other arguments."""
+    method, call = getattr(cls, name), f"{name}(self, {', '.join(arguments)})"
+    if not callable(method) or isinstance(method, type):
+        raise ModelError(f"{cls.__name__}: `{name}` must be a method `{call}`, got {method!r}.")
+    try:
+        inspect.signature(method).bind(None, *arguments)
+    except TypeError:
+        raise ModelError(f"{cls.__name__}: `{name}` must take the arguments of `{call}`, in that order.") from None
+    except ValueError:  # Python cannot tell the arguments of some built-in functions
+        return
 
 
 def _check_solver(cls: type, dynamics: object) -> None:

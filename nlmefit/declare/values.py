@@ -6,6 +6,7 @@ from numbers import Real
 from typing import Any, final
 
 from nlmefit.errors import ModelError
+from nlmefit.options import check_truth
 
 
 @final
@@ -33,3 +34,8 @@ def real(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ModelError(f"{what} must be a number, got {value!r}.")
     return float(value)
+
+
+def check_fixed(declaration: Any) -> None:
+    """ModelError where `fixed` is not True or False."""
+    check_truth(f"{type(declaration).__name__}(fixed=...)", declaration.fixed, ModelError)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
 from nlmefit.declare.dynamics import AbstractDynamics
-from nlmefit.declare.namespace import Namespace
+from nlmefit.declare.namespace import Namespace, in_words
 from nlmefit.errors import ModelError, unknown
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def written_derivatives(model: "AbstractModel", t: Any, A: Namespace, p: Any) ->
     returned = type(model).dynamics(model, t, A, model.namespace(p))  # type: ignore[attr-defined]
     if not isinstance(returned, Mapping) or not all(isinstance(name, str) for name in returned):
         raise ModelError(
-            f"{type(model).__name__}: `dynamics` must return a dictionary with dA/dt per compartment, got {returned!r}."
+            f"{type(model).__name__}: `dynamics` must return a dictionary with dA/dt per compartment, got {in_words(returned)}."
         )
     return dict(returned)
 

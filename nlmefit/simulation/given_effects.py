@@ -85,8 +85,11 @@ def _by_subject(table: pd.DataFrame, problem: Problem, where: str) -> Float[np.n
     if lacking or missing:
         what = f"random effect {lacking[0]}" if lacking else f"subject {missing[0]}"
         raise DataError(f"{where} has no {what}; it needs a row per ID and the columns {', '.join(names)}.")
-    groups = table[names].groupby(ids, sort=False)
-    parts = [groups.get_group(who).to_numpy(float) for who in problem.ids]
+    places: dict[Any, list[int]] = {}
+    for place, who in enumerate(ids):
+        places.setdefault(who, []).append(place)
+    values = table[names].to_numpy(float)
+    parts = [values[places[who]] for who in problem.ids]
     counts = [len(part) for part in parts]
     if len(set(counts)) > 1:
         odd = int(np.argmax(np.array(counts) != counts[0]))
