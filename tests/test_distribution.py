@@ -113,7 +113,7 @@ def test_what_a_record_cannot_have_is_refused():
         with pytest.raises(nm.ModelError, match=f"`observe` gives `y` {called}"):
             nm.evaluate(of(vectors), DATA, nm.Laplace())
     with pytest.raises(nm.ModelError, match=r"of one record.s observation, got one of shape \(2,\)"):
-        of(lambda t, p: dist.Normal(jnp.ones(2) * p.b, 1.0))
+        nm.evaluate(of(lambda t, p: dist.Normal(jnp.ones(2) * p.b, 1.0)), DATA, nm.Laplace())
 
 
 def test_the_residual_variance_is_told_of_where_there_is_one():

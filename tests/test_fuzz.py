@@ -189,7 +189,7 @@ def corrupted(draw):
         if draw(st.booleans()):
             frame.at[draw(st.integers(0, len(BASE) - 1)), column] = cell
         else:
-            frame[column] = [cell] * len(frame)
+            frame[column] = pd.Series([cell] * len(frame), dtype=object)
     return frame
 
 
@@ -350,7 +350,7 @@ OPTIONS = {  # a call with the option, and what may be accepted
         lambda v: nm.fit(Flat(), LEVELS, nm.Laplace(), start=v, progress=False),
         lambda v: v is None or isinstance(v, dict) and all(k == "b" and v[k] == 1.0 for k in v),
     ),
-    "evaluate(key=)": (lambda v: nm.evaluate(Flat(), LEVELS, nm.Laplace(), key=v), is_whole(0)),
+    "evaluate(key=)": (lambda v: nm.evaluate(Flat(), LEVELS, nm.Laplace(), key=v), is_whole(-1)),
     "predict(eta=)": (lambda v: nm.predict(Flat(), LEVELS, eta=v), lambda v: v is None),
     "predict(columns=)": (lambda v: nm.predict(Flat(), LEVELS, columns=v), lambda v: v is None or v == {}),
     "simulate(eta=)": (lambda v: nm.simulate(Flat(), subjects=LEVELS, eta=v, progress=False).frame(), lambda v: v is None),

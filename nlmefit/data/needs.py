@@ -61,6 +61,7 @@ def needs_of(model: Any) -> Needs:
     if not hasattr(model, "specification"):
         raise ModelError(f"model must be an instance of an nm.Model class, got {type(model).__name__}.")
     spec = model.current().specification
+    model.check_returns()
     effects = [effect for parameter in spec.individuals.values() for effect in parameter.covariates]
     levels: dict[str, tuple[Level, ...]] = {}
     for category in spec.categories:

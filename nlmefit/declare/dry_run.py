@@ -41,6 +41,8 @@ class Reads:
     """Compartments into which a bolus becomes an input of some duration."""
     initial: bool
     """Whether the model gives initial amounts."""
+    wrong: tuple[str, ...] = ()
+    """What the methods return that is no number of one record, in words."""
 
 
 def dry_run(model: "AbstractModel") -> Reads:
@@ -51,6 +53,7 @@ def dry_run(model: "AbstractModel") -> Reads:
     outputs: list[str] = []
     distributions: list[str] = []
     joint: list[str] = []
+    wrong: list[str] = []
     dosing: set[tuple[str, str]] = set()
     read: set[str] = set()
     entering: set[str] = set()
@@ -84,6 +87,12 @@ def dry_run(model: "AbstractModel") -> Reads:
             )
         record(name, known)
 
+    def when_bound(check: Any, *args: Any) -> None:
+        try:
+            check(*args)
+        except ModelError as error:
+            wrong.append(str(error))
+
     def run(number: Any) -> None:
         theta = dict.fromkeys(model.population(), number)
         x = Recorder({}, "covariate", number, record)
@@ -105,10 +114,14 @@ def dry_run(model: "AbstractModel") -> Reads:
             initial.extend(_initial(model, watched))
         doses = model.dosing_of(p_reader)
         _check_dosing(cls, model.specification, doses)
+        for place, given in doses.items():
+            for field, value in vars(given).items():
+                if value is not None:
+                    when_bound(_check_scalar, cls, f"dosing of `{place}`", field, value)
         dosing.update((place, name) for place, d in doses.items() for name, value in vars(d).items() if value is not None)
         seen = model.predictions(number, Watched(Namespace(A, "compartment"), read), p_reader)
         for name, value in seen.items():
-            _check_output(cls, name, value)
+            when_bound(_check_output, cls, name, value)
         outputs.extend(seen)
         joint.extend(name for name, value in seen.items() if getattr(value, "event_shape", ()))
         distributions.extend(name for name, value in seen.items() if hasattr(value, "log_prob"))
@@ -125,8 +138,8 @@ def dry_run(model: "AbstractModel") -> Reads:
             f"{cls.__name__}: a method passes a value that is not known yet to NumPy, `math`, `float` or `int`; use jax.numpy "
             "(jnp.exp, jnp.log, ...)."
         ) from error
-    except ModelError:
-        raise
+    except ModelError as error:  # without what JAX adds to it
+        raise ModelError(str(error)) from None
     except Exception as error:  # whatever the modeller's code raises; its place is in the error that this one comes from
         words = re.sub(r"'?\w*(Tracer|ShapedArray)\w*'?( object)?", "a number", str(error))
         raise ModelError(f"{cls.__name__}: a method fails: {type(error).__name__}: {words.splitlines()[0]}") from error
@@ -144,6 +157,7 @@ def dry_run(model: "AbstractModel") -> Reads:
         tuple(sorted(entering)),
         tuple(routed),
         bool(initial),
+        tuple(wrong),
     )
 
 
@@ -222,9 +236,6 @@ def _check_dosing(cls: type, spec: Specification, dosing: Mapping[str, Any]) -> 
             raise ModelError(f"{cls.__name__}: dosing: " + unknown("compartment", name, spec.compartments))
         if not isinstance(value, Dosing):
             raise ModelError(f"{cls.__name__}: dosing must return nm.Dosing(...) per compartment, got {value!r}.")
-        for field, given in vars(value).items():
-            if given is not None:
-                _check_scalar(cls, f"dosing of `{name}`", field, given)
 
 
 def _check_endpoints(

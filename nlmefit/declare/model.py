@@ -153,6 +153,11 @@ class AbstractModel(metaclass=_ModelType):
     def specification(self) -> Specification:
         return self._spec
 
+    def check_returns(self) -> None:
+        """ModelError where a method returns what is no number of one record."""
+        if self._reads.wrong:
+            raise ModelError(self._reads.wrong[0])
+
     def structure(self) -> Hashable:
         """Equal for models whose programs are the same: the class, the code of its methods and all that they read, constants to
         the last bit, and the declarations, whatever `at` changed."""

@@ -196,7 +196,7 @@ def _check_method(cls: type, name: str, arguments: tuple[str, ...]) -> None:
 
 def _check_solver(cls: type, dynamics: object) -> None:
     solver = getattr(cls, "solver", None)
-    if solver is None:
+    if not hasattr(cls, "solver"):
         return
     if not isinstance(solver, AbstractSolver):
         raise ModelError(f"{cls.__name__}: `solver` must be a solver such as nm.RungeKutta(...), got {solver!r}.")
