@@ -132,11 +132,13 @@ class AbstractModel(metaclass=_ModelType):
 
     def equations(self) -> str:
         """The model as equations, in plain text."""
-        return equations.text(self.current())
+        self.current().check_returns()
+        return equations.text(self)
 
     def latex(self) -> str:
         """The model as equations, in LaTeX."""
-        return equations.latex(self.current())
+        self.current().check_returns()
+        return equations.latex(self)
 
     def __repr__(self) -> str:
         return self.equations()
