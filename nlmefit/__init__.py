@@ -44,7 +44,7 @@ from nlmefit.declare.solver import ClosedForm, Diffrax, MatrixExponential, Rosen
 from nlmefit.declare.values import Fixed  # noqa: E402
 from nlmefit.diagnose.diagnose import diagnose  # noqa: E402
 from nlmefit.diagnose.vpc import VPC, vpc  # noqa: E402
-from nlmefit.errors import DataError, MethodError, ModelError, NlmefitError  # noqa: E402
+from nlmefit.errors import DataError, MethodError, ModelError, NlmefitError, ProcessError  # noqa: E402
 from nlmefit.estimate.amortized import AmortizedVI  # noqa: E402
 from nlmefit.estimate.encoder import SetEncoder  # noqa: E402
 from nlmefit.estimate.families import FullRank, MeanField, TriangularFlow  # noqa: E402
@@ -127,6 +127,7 @@ __all__ = [
     "ParallelAbsorption",
     "Power",
     "PowerError",
+    "ProcessError",
     "Proportional",
     "Quadrature",
     "Regimen",

@@ -12,8 +12,41 @@ from typing import Any
 
 import jax
 
+from nlmefit.errors import ProcessError
+
 QUICK_TO_COMPILE: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
 """Halves the compile time of these programs on a CPU and leaves their run time as it is."""
+
+
+_orphaned = False
+"""Whether this process was forked from one in which JAX was at work."""
+
+
+def _note_fork() -> None:
+    global _orphaned
+    _orphaned = _is_at_work()
+
+
+def _is_at_work() -> bool:
+    """Whether JAX has started its threads in this process."""
+    try:
+        from jax._src.xla_bridge import backends_are_initialized
+    except ImportError:  # a JAX that keeps this elsewhere: nothing to be known
+        return False
+    return bool(backends_are_initialized())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def check_process() -> None:
+    """ProcessError in a process whose threads were lost in a fork: whatever it computed would wait for them for ever."""
+    if _orphaned:
+        raise ProcessError(
+            "this process was forked after JAX had started, and would wait for ever. Start workers by "
+            'multiprocessing.get_context("spawn") or "forkserver" (mp_context= of a ProcessPoolExecutor), or by joblib\'s "loky".'
+        )
 
 
 def configure() -> None:
@@ -21,10 +54,12 @@ def configure() -> None:
     jax.config.update("jax_enable_x64", True)
     if os.environ.get("NLMEFIT_CACHE") == "off":
         return
-    if jax.config.jax_compilation_cache_dir is None:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "nlmefit" / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if jax.config.jax_compilation_cache_dir is not None:  # the user's own, and how it is used
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", str(Path(home) / "nlmefit" / "xla"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @lru_cache(maxsize=1)

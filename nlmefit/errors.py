@@ -19,6 +19,10 @@ class DataError(NlmefitError):
     """The data cannot be used as they are; the message lists the findings with rows and remedies."""
 
 
+class ProcessError(NlmefitError):
+    """This process cannot compute: it was forked from one in which JAX's threads were running."""
+
+
 class MethodError(NlmefitError):
     """The method cannot be used with this model, or one of its options is out of range."""
 

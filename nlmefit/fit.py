@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from nlmefit.backend import check_process
 from nlmefit.data.needs import needs_of
 from nlmefit.data.reading import Reading
 from nlmefit.data.subjects import Subjects
@@ -53,6 +54,7 @@ def fit(
     cannot honour what the model declares.
     """
     began = time.perf_counter()
+    check_process()
     random = jax_key(key)
     if isinstance(model, AbstractGenerative) and not (
         isinstance(model, AbstractLatentModel) and isinstance(method, AbstractMethod)
@@ -69,6 +71,7 @@ def _trained(
     model: AbstractGenerative, data: Data, method: Any, start: Any, key: jax.Array, progress: bool, began: float
 ) -> GenerativeFit:
     """Networks are trained rather than estimated."""
+    check_process()
     if isinstance(method, type):
         raise MethodError(f"{method.__name__} is a class; pass a value: {method.__name__}().")
     if not isinstance(method, AbstractTrainer):
@@ -108,6 +111,7 @@ def _problem(model: Any, data: Data, method: Any) -> Problem:
 def bind(model: Any, data: Data, design: bool = False) -> tuple[AbstractLatentModel, Any]:
     """The latent model and the laid-out data set of a declared or generative model, or of a fit of one, by whose rules the data
     are then read. With `design`, a table without any DV will do."""
+    check_process()
     reading = model.reading.of(data) if isinstance(model, Fit) else Reading()
     model = model.model if isinstance(model, Fit) else model
     if isinstance(model, type) and issubclass(model, Model | AbstractGenerative):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 from numpyro import distributions as dist
 from numpyro.distributions import Distribution
 
-from nlmefit.backend import compiled
+from nlmefit.backend import check_process, compiled
 from nlmefit.censored import CensoredNormal
 from nlmefit.data.findings import raise_errors
 from nlmefit.data.subjects import Subjects
@@ -66,6 +66,7 @@ class PopulationModel(AbstractLatentModel):
 
         Raises ModelError for a solver that the dynamics do not allow, DataError where the data has what it cannot follow.
         """
+        check_process()
         model = model.snapshot().with_levels(data.needs.levels)
         check_solver(model)
         raise_errors(unsolvable(model, data))

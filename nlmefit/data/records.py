@@ -142,11 +142,11 @@ def _missing(series: pd.Series) -> np.ndarray:
 
 
 def _check_labels(name: str, series: pd.Series) -> None:
-    """DataError for what can name nothing: a list, a dictionary, a complex number."""
+    """DataError for what can name nothing: a list, a dictionary, a complex number, a truth value among others."""
     if series.dtype.kind in "iufbM":
         return
     for row, value in enumerate(series.astype(object)):
-        if not isinstance(value, Hashable) or isinstance(value, tuple | complex):
+        if not isinstance(value, Hashable) or isinstance(value, tuple | complex | bool):
             raise DataError(f"column {name} holds {value!r} in row {row}; it must hold numbers or text.")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from nlmefit.backend import check_process
 from nlmefit.declare.dosing import Dosing
 from nlmefit.declare.namespace import Namespace, Recorder, Watched
 from nlmefit.declare.specification import Specification, check_distinct
@@ -48,6 +49,7 @@ class Reads:
 def dry_run(model: "AbstractModel") -> Reads:
     """Run the model's methods once on abstract numbers: check every name, learn what they read, and complete
     `model.specification` by the compartments of dynamics written as a method."""
+    check_process()
     cls, spec = type(model), model.specification
     covariates: dict[str, None] = dict.fromkeys(spec.effect_columns)
     outputs: list[str] = []
