@@ -35,7 +35,8 @@ def plain(column: pd.Series) -> pd.Series:
         return column
     kind = column.dtype.kind
     if kind in "iufb" and not column.isna().any():
-        return column.astype(column.dtype.numpy_dtype)
+        return pd.Series(column.to_numpy(), column.index, name=column.name)
     objects = column.astype(object).where(column.notna(), None)
-    read = {"M": lambda x: pd.to_datetime(x, utc=True), "m": pd.to_timedelta}.get(kind, lambda x: x)
-    return read(objects)
+    if kind == "M":
+        return pd.to_datetime(objects, utc=True)
+    return pd.to_timedelta(objects) if kind == "m" else objects

@@ -81,7 +81,8 @@ class Specification:
     @property
     def text_levels(self) -> tuple[str, ...]:
         """The levels that are text, of all categories."""
-        return tuple(dict.fromkeys(level for c in self.categories if c.text for level in (c.reference, *c.starts)))
+        levels = (level for c in self.categories for level in (c.reference, *c.starts))
+        return tuple(dict.fromkeys(level for level in levels if isinstance(level, str)))
 
 
 def declarations(cls: type) -> dict[str, Declaration]:
