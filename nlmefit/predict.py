@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from numpyro.distributions import Distribution
@@ -50,7 +51,7 @@ def predict(
     subjects = Subjects.of(given, model, reading, every_record=True)
     data = subjects.frame
     latent = PopulationModel.of(model, subjects)
-    theta = {name: np.asarray(p.start, float) for name, p in latent.parameters().items()}
+    theta: Theta = {name: jnp.asarray(p.start, float) for name, p in latent.parameters().items()}
     effects = _effects(_of_fit(eta, latent.eta_names()) if isinstance(eta, Fit) else eta, subjects.ids, latent.eta_names())
     values = sturdily(latent, lambda latent: _predictions(Structure(latent))(theta, effects, subjects.subjects))
     names = [*model.outputs, *(f"A_{name}" for name in model.specification.compartments)]
@@ -90,12 +91,12 @@ def _check_numbers(latent: PopulationModel, theta: Theta, effects: np.ndarray, r
     for name in latent.model.specification.residuals:
         bad = np.flatnonzero(np.isnan(result[name]) | np.isinf(result[name]) & observed)
         if len(bad):
-            record = subjects.records.frame.iloc[bad[0]]
-            who = int(np.flatnonzero(subjects.ids == record["ID"])[0])
+            label, time = (subjects.records.frame[name].iloc[bad[0]] for name in ("ID", "TIME"))
+            who = int(np.flatnonzero(subjects.ids == label)[0])
             why = latent.reasons(theta, effects[who], jax.tree.map(lambda x, who=who: x[who], subjects.subjects))
             raise DataError(
                 f"the prediction of `{name}` is not a finite number on {len(bad)} record(s), first row {bad[0]}, "
-                f"subject {record['ID']}, TIME {record['TIME']:g}. Check the model's values, the covariates and `eta` "
+                f"subject {label}, TIME {time:g}. Check the model's values, the covariates and `eta` "
                 f"there{why}."
             )
 

@@ -14,6 +14,7 @@ from nlmefit.data.records import event_types
 from nlmefit.data.subjects import Subjects
 from nlmefit.estimate.problem import Structure
 from nlmefit.estimate.sturdy import sturdily
+from nlmefit.latent import AbstractLatentModel
 from nlmefit.model import Model
 from nlmefit.population import PopulationModel
 from nlmefit.typing import Theta
@@ -37,7 +38,11 @@ def dense(model: Model, data: Subjects, eta: pd.DataFrame) -> pd.DataFrame:
         "TIME": np.asarray(subjects.subjects.time)[real],
     }
     for kind, at in (("PRED", np.zeros_like(effects)), ("IPRED", effects)):
-        found = sturdily(latent, lambda latent, at=at: _predictions(Structure(latent))(theta, at, subjects.subjects))
+
+        def computed(model: AbstractLatentModel, at: np.ndarray = at) -> Any:
+            return _predictions(Structure(model))(theta, at, subjects.subjects)
+
+        found = sturdily(latent, computed)
         table |= {(name, kind): values[real] for name, values in found.items()}
     return pd.DataFrame(table)
 
