@@ -101,10 +101,13 @@ def segments(records: Records, evid: np.ndarray, codes: np.ndarray) -> np.ndarra
 def repeats(records: Records, codes: np.ndarray, segment: np.ndarray) -> np.ndarray:
     """By record: how many doses it makes, itself and those of ADDL up to the last record before the next reset; what comes later
     nobody sees."""
-    time, interval = np.nan_to_num(records.frame["TIME"].to_numpy(float)), records.column("II", 0.0)
+    time, interval, more = (  # what is infinite is told by the checks
+        np.nan_to_num(column, posinf=0.0, neginf=0.0)
+        for column in (records.frame["TIME"].to_numpy(float), records.column("II", 0.0), records.column("ADDL", 0.0))
+    )
     last = pd.Series(time).groupby([codes, segment]).transform("max").to_numpy()
     seen = np.floor(np.divide(last - time, interval, out=np.zeros_like(time), where=interval > 0) + 1e-6)
-    return np.nan_to_num(np.minimum(records.column("ADDL", 0.0), seen)).astype(int) + 1
+    return np.minimum(more, seen).astype(int) + 1
 
 
 def _padded(columns: dict[str, np.ndarray | None], owner: np.ndarray, size: int) -> dict[str, np.ndarray | None]:
