@@ -201,13 +201,13 @@ def check_records(frame):
     try:
         right = predicted(frame)
     except Wrong:
-        assert told or is_told_by_time(frame), f"accepted without a word:\n{frame}"
+        assert told or is_told_by_time(frame), f"accepted without a word:\n{frame.to_string()}"
         counted("records", "told")
         return
     shown = answer["conc"].astype(float).to_numpy()
     for i, value in enumerate(right):
         assert value is None or shown[i] == pytest.approx(value, rel=1e-6, abs=1e-12), (
-            f"row {i}: {shown[i]}, not {value}:\n{frame}"
+            f"row {i}: {shown[i]}, not {value}:\n{frame.to_string()}"
         )
     counted("records", "told, and right" if told else "right")
 

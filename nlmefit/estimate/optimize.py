@@ -207,8 +207,10 @@ def _newton_step(evaluate: Callable[[Vector], Point], search: Search, large: Vec
     R = spectrum(search.hessian)
     sizes = np.abs(R.values)
     along = R.vectors.T @ (point.gradient / R.scale)
-    with np.errstate(over="ignore", invalid="ignore"):  # of gradients beyond numbers: no gain that could be compared
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # of gradients beyond numbers: no gain to compare
         gain = float(0.5 * np.sum(along**2 / np.maximum(sizes, 1e-12 * np.max(sizes))))
+    if not np.isfinite(gain):
+        raise np.linalg.LinAlgError("a gain beyond numbers")
     search.decrement = gain if R.values[0] > 0 else np.nan
     return -R.vectors @ (along / np.maximum(sizes, 1e-8 * np.max(sizes))) / R.scale, gain
 

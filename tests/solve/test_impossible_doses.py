@@ -28,5 +28,5 @@ DATA = pd.DataFrame({"ID": 1, "TIME": [0.0, 2.0], "AMT": [100.0, 0.0], "EVID": [
 def test_a_lag_that_is_no_number() -> None:
     found = nm.predict(Lagged(), DATA)["conc"].iloc[1]
     assert found == pytest.approx(100 / 30 * np.exp(-4 / 30 * 1.0))
-    with pytest.raises(nm.DataError, match="the prediction of `conc` is not a number"):
+    with pytest.raises(nm.DataError, match=r"the prediction of `conc` is not a finite number.*a lag of nan"):
         nm.predict(Lagged().at({"late": -1.0}), DATA)
