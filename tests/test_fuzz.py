@@ -170,7 +170,7 @@ def concentration(found, i):
             total += amount * math.exp(-k * since)
         else:
             into = min(since, duration)
-            total += amount / duration / k * (1 - math.exp(-k * into)) * math.exp(-k * (since - into))
+            total += -amount / duration / k * math.expm1(-k * into) * math.exp(-k * (since - into))
     return total / 40.0
 
 

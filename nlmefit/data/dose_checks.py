@@ -62,7 +62,7 @@ def _unused(records: Records, evid: np.ndarray, fields: dict[str, np.ndarray]) -
         f"{named} given on records that are no doses (EVID 0, 2 or 3): no effect there.",
         "They belong on the dose's own record; set them to 0 elsewhere.",
     )
-    once = np.isin(evid, (1, 4)) & (fields["II"] > 0) & (fields["ADDL"] == 0) & (fields["SS"] == 0)
+    once = np.isin(evid, (1, 4)) & (fields["II"] != 0) & (fields["ADDL"] == 0) & (fields["SS"] == 0)
     yield from where(
         once,
         "W217",
