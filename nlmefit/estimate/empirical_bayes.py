@@ -103,7 +103,7 @@ def find_mode(
         radius = jnp.where(accept & ~(fall < 0.25 * s.gain), grown, 0.25 * jnp.minimum(length, s.radius))
         radius = jnp.where(accept, jnp.maximum(radius, 1e-3), radius)
         gradient, hessian, change = choose(gradient, s.gradient), choose(hessian, s.hessian), choose(change, s.change)
-        step, gain, decrement = bounded_step(gradient, hessian if expanded is None else _learnt(hessian, change), radius)
+        step, gain, decrement = bounded_step(gradient, hessian + change, radius)
         stalled = ~accept & ((radius < 1e-12) | (s.iterations == 0))
         return _State(
             choose(trial, s.z),
@@ -142,12 +142,6 @@ def find_mode(
     small = end.decrement < 1e-8 * jnp.maximum(1.0, jnp.abs(end.value) * 1e-3)
     converged = small & is_positive(factorize(end.hessian)) & jnp.isfinite(end.value)
     return Mode(end.z, end.value, end.hessian, converged, end.iterations, end.failures)
-
-
-def _learnt(hessian: Array, change: Array) -> Array:
-    """An approximate Hessian with what was learnt of it, unless that made it indefinite: no step follows such a curvature."""
-    whole = hessian + change
-    return jnp.where(is_positive(factorize(whole)), whole, hessian)
 
 
 class _Damped(NamedTuple):
