@@ -6,10 +6,11 @@ The cache folder is JAX's own setting where the user made one (`JAX_COMPILATION_
 
 import os
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 
 from nlmefit.errors import ProcessError
@@ -17,6 +18,8 @@ from nlmefit.errors import ProcessError
 QUICK_TO_COMPILE: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
 """Halves the compile time of these programs on a CPU and leaves their run time as it is."""
 
+JAX_CACHES_AFTER = 1.0
+"""Seconds of compiling from which JAX keeps a program, where the user does not say."""
 
 _orphaned = False
 """Whether this process was forked from one in which JAX was at work."""
@@ -31,8 +34,8 @@ def _is_at_work() -> bool:
     """Whether JAX has started its threads in this process."""
     try:
         from jax._src.xla_bridge import backends_are_initialized
-    except ImportError:  # a JAX that keeps this elsewhere: nothing to be known
-        return False
+    except ImportError:  # a JAX that keeps this elsewhere: at least what this package did is known
+        return compiler_options.cache_info().currsize > 0
     return bool(backends_are_initialized())
 
 
@@ -58,7 +61,7 @@ def configure() -> None:
         return
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     jax.config.update("jax_compilation_cache_dir", str(Path(home) / "nlmefit" / "xla"))
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+    if jax.config.jax_persistent_cache_min_compile_time_secs == JAX_CACHES_AFTER:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
@@ -77,3 +80,18 @@ def compiler_options() -> dict[str, Any] | None:
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """`jax.jit` with this package's compiler options."""
     return jax.jit(function, compiler_options=compiler_options())
+
+
+def compiled_module(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`compiled` for functions of equinox modules; a decorator too, since JAX starts at the first call only."""
+
+    @lru_cache(maxsize=1)
+    def program() -> Callable[..., Any]:
+        return eqx.filter_jit(function, compiler_options=compiler_options())  # type: ignore[call-overload, no-any-return]
+
+    @wraps(function)
+    def run(*arguments: Any, **options: Any) -> Any:
+        check_process()
+        return program()(*arguments, **options)
+
+    return run

@@ -9,11 +9,6 @@ import jax
 import pandas as pd
 import pytest
 
-from nlmefit import backend
-
-# Tests compile many programs and run each a few times: no optimization compiles twice as fast.
-backend.QUICK_TO_COMPILE["xla_backend_optimization_level"] = 0
-
 ROOT = Path(__file__).resolve().parents[1]
 
 

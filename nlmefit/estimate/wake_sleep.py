@@ -21,7 +21,7 @@ import optax
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
-from nlmefit.backend import compiler_options
+from nlmefit.backend import compiled_module
 from nlmefit.errors import MethodError
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites, log_joint
@@ -182,11 +182,6 @@ def _sleep_value(network: Any, reader: Reader, simulated: Any, z: Array) -> Scal
     return jnp.sum(jnp.where(usable, found, 0.0)) / jnp.maximum(usable.sum(), 1)
 
 
-def _compiled(function: Any) -> Any:
-    """`backend.compiled` for functions of equinox modules."""
-    return eqx.filter_jit(function, compiler_options=compiler_options())  # type: ignore[call-overload]
-
-
 @lru_cache(maxsize=16)
 def _advance(structure: Structure) -> Any:
     """A block of steps, compiled."""
@@ -239,7 +234,7 @@ def _advance(structure: Structure) -> Any:
         ((u, weights), memory), (bounds, path) = jax.lax.scan(step, ((state.u, weights), state.memory), (keys, rates))
         return State(u, eqx.combine(weights, rest), memory), bounds, path
 
-    return _compiled(block)
+    return compiled_module(block)
 
 
 @lru_cache(maxsize=16)
@@ -261,7 +256,7 @@ def _score(structure: Structure) -> Any:
         slope, information = jax.vmap(one)(mean, root, subjects)
         return jnp.sum(slope, axis=0), jnp.sum(information, axis=0)
 
-    return _compiled(score)
+    return compiled_module(score)
 
 
 @lru_cache(maxsize=16)
@@ -272,4 +267,4 @@ def _simulated(structure: Structure) -> Any:
     def simulated(u: Array, subjects: Any, fixed: Theta, key: Array) -> tuple[Any, Array]:
         return _sleep(model, coordinates.theta(u, fixed), subjects, count, key)
 
-    return _compiled(simulated)
+    return compiled_module(simulated)

@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from nlmefit.backend import compiled_module
 from nlmefit.errors import DataError, MethodError
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.status import Status
 from nlmefit.generative.arguments import check_kinds
-from nlmefit.generative.capability import jitted
 from nlmefit.generative.game import AbstractGame, Groups, JensenShannon
 from nlmefit.generative.gan import GAN
 from nlmefit.generative.method import AbstractTrainer
@@ -142,7 +142,7 @@ class Adversarial(AbstractTrainer):
             return Sides(moved, critic), {"loss": value, "critic": losses[-1], "generator": loss}
 
         return Sides(Weights.start(generator, slow), Weights.start(critic, fast)), Course(
-            jitted(lambda state, indices, keys: jax.lax.scan(step, state, (indices, keys))),
+            compiled_module(lambda state, indices, keys: jax.lax.scan(step, state, (indices, keys))),
             lambda state: with_weights(model, eqx.filter(playing(state.generator.result(training), state.critic.now), is_weight)),
         )
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nlmefit.backend import compiler_options
+from nlmefit.backend import compiled_module
 from nlmefit.errors import DataError, ModelError, NlmefitError
 from nlmefit.generative.rows import Samples, matrix
 from nlmefit.keys import Key, jax_key
@@ -186,7 +186,7 @@ def _bounds(model: AbstractBounded, x: Array, given: Array, key: Array, *, count
     return jnp.mean(jax.lax.map(lambda k: model.bound(x, given, k), jax.random.split(key, count), batch_size=16))
 
 
-@eqx.filter_jit
+@compiled_module
 def _vectorised(function: Any, model: Any, arrays: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) -> Any:
     return jax.vmap(lambda *one: function(model, *one, **dict(options)))(*arrays)
 
@@ -198,8 +198,3 @@ def in_blocks(function: Any, model: Any, *arrays: Any, **options: Any) -> Any:
         rows = [a[begin : begin + BLOCK] for a in arrays]
         found.append(jax.tree.map(np.asarray, _vectorised(function, model, tuple(rows), tuple(options.items()))))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-
-
-def jitted(function: Any) -> Any:
-    """`backend.compiled` for functions of equinox modules."""
-    return eqx.filter_jit(function, compiler_options=compiler_options())  # type: ignore[call-overload]

@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nlmefit import gaussian
+from nlmefit.backend import compiled_module
 from nlmefit.errors import MethodError
 from nlmefit.gaussian import Gaussian
 from nlmefit.generative.arguments import check_kinds
-from nlmefit.generative.capability import in_blocks, jitted
+from nlmefit.generative.capability import in_blocks
 from nlmefit.generative.cnf import CNF
 from nlmefit.generative.coupling_layers import vanishing
 from nlmefit.generative.rows import Samples
@@ -118,7 +119,7 @@ class OptimalTransport(AbstractSourceCoupling):
         times = -(-self.pairs // len(data))
         order = np.concatenate([generator.permutation(len(data)) for _ in range(times)])
         x, given = data.x[order], data.given[order]
-        z = np.array(jitted(_sources)(model, given, draw))
+        z = np.array(compiled_module(_sources)(model, given, draw))
         u, c = (np.asarray(a) for a in (model.dynamics.inner(x), _condition(model, given)))
         c = np.sqrt(self.condition_weight) * c
         for begin in range(0, len(x), self.among):

@@ -15,9 +15,10 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
+from nlmefit.backend import compiled_module
 from nlmefit.errors import DataError, ModelError
 from nlmefit.generative.arguments import check_kinds
-from nlmefit.generative.capability import AbstractGenerative, in_blocks, jitted
+from nlmefit.generative.capability import AbstractGenerative, in_blocks
 from nlmefit.generative.divergence import Estimate
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.standard import Standard
@@ -149,7 +150,7 @@ def _anneal(model: AbstractEnergy, key: Array, steps: Float[Array, "T"], count: 
     return _compiled(model, key, steps, jnp.zeros(count), tune)
 
 
-@jitted
+@compiled_module
 def _compiled(model: AbstractEnergy, key: Array, steps: Float[Array, "T"], places: Float[Array, "K"], tune: bool) -> Any:
     """Particles (K, D) led to the model, their log weights, and the step sizes that were used, or `tune`d on the way."""
     units, size, count = model._scaled(), model.dimension or 0, len(places)

@@ -17,11 +17,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from nlmefit.backend import compiled_module
 from nlmefit.errors import DataError, MethodError
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.status import Status
 from nlmefit.generative.arguments import check_kinds
-from nlmefit.generative.capability import jitted
 from nlmefit.generative.rows import Samples
 from nlmefit.options import check_whole
 from nlmefit.typing import Scalar
@@ -171,7 +171,7 @@ def train(loss: Loss, model: Any, data: Samples, training: Training, progress: R
     weights, constants = eqx.partition(cast(model, training.precision), is_weight)
     optimizer = training.optimizer()
     x, given = on_device(rows, training)
-    value = jitted(lambda weights, key: loss(eqx.combine(weights, constants), *on_device(held, training), key))
+    value = compiled_module(lambda weights, key: loss(eqx.combine(weights, constants), *on_device(held, training), key))
 
     def step(state: Weights, at: tuple[Array, Array]) -> tuple[Weights, dict[str, Array]]:
         index, key = at
@@ -179,7 +179,7 @@ def train(loss: Loss, model: Any, data: Samples, training: Training, progress: R
         return state.moved(slope, optimizer, training), {"loss": found}
 
     course = Course(
-        jitted(lambda state, indices, keys: jax.lax.scan(step, state, (indices, keys))),
+        compiled_module(lambda state, indices, keys: jax.lax.scan(step, state, (indices, keys))),
         lambda state: with_weights(model, state.result(training)),
         (lambda state: float(value(state.result(training), check))) if len(held) else None,
     )
