@@ -8,7 +8,7 @@ Every method in `estimate/` sees a model only through this class; a PK model and
 import abc
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import equinox as eqx
 import jax
@@ -18,6 +18,8 @@ from jaxtyping import Array, Bool, Float, Int
 from numpyro.distributions import Distribution, constraints
 
 from nlmefit.typing import Theta
+
+Kind = Literal["theta", "omega", "correlation"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Parameter:
     """Whether the modeller wrote the prior (methods that ignore priors refuse such a model)."""
     fixed: bool = False
     unit: str = ""
+    kind: Kind = "theta"
+    """omega: a standard deviation of random effects, which may collapse to 0; correlation: the factor of a correlation matrix."""
 
     @property
     def shape(self) -> tuple[int, ...]:

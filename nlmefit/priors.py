@@ -24,6 +24,7 @@ def latent_parameter(p: PopulationParameter) -> Parameter:
         p.prior is not None,
         p.fixed,
         p.unit,
+        "omega" if p.kind == "omega" else "theta",
     )
 
 
@@ -67,7 +68,7 @@ def default_prior(p: PopulationParameter) -> Distribution:
 
 def latent_block(block: tuple[str, ...], population: Mapping[str, PopulationParameter]) -> Parameter:
     root = np.linalg.cholesky(correlation_matrix(block, {name: p.value for name, p in population.items()}))
-    return Parameter(block_name(block), constraints.corr_cholesky, root, dist.LKJCholesky(len(block), 2.0))
+    return Parameter(block_name(block), constraints.corr_cholesky, root, dist.LKJCholesky(len(block), 2.0), kind="correlation")
 
 
 def off_the_boundary(root: np.ndarray) -> np.ndarray:

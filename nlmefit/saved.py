@@ -11,6 +11,7 @@ import numpy as np
 
 from nlmefit.data.subjects import Subjects
 from nlmefit.declare.model import AbstractModel
+from nlmefit.declare.parameters import LogNormal
 from nlmefit.declare.variant import declared
 from nlmefit.errors import ModelError
 from nlmefit.estimate.method import AbstractMethod, Found
@@ -138,7 +139,7 @@ def traits(model: Any) -> Traits:
     if not isinstance(model, AbstractModel):
         return Traits([], [], {})
     spec = model.specification
-    normal = [name for name, p in spec.individuals.items() if type(p).__name__ == "LogNormal"]
+    normal = [name for name, p in spec.individuals.items() if isinstance(p, LogNormal)]
     return Traits(normal, list(spec.scores), {name: list(network.weights(name)) for name, network in spec.networks.items()})
 
 

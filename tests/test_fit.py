@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from examples import examples
+from examples import Theophylline, examples
 
 import nlmefit as nm
 from nlmefit.estimate import optimize
@@ -209,3 +209,30 @@ def test_labels_with_leading_zeros_stay_apart():
     data["ID"] = np.where(data["ID"] == 0, "001", data["ID"].astype(str))
     fit = nm.evaluate(NeedlessEffect(), data, FOCEI)
     assert list(fit.eta.index[:2]) == ["001", "1"]
+
+
+class Spare(Theophylline):
+    """A parameter that nothing uses, with and without a random effect."""
+
+    spare = nm.LogNormal(1.0, iiv=0.3)
+    spare_too = nm.Theta(2.0)
+
+
+def test_a_parameter_without_effect_is_named_and_takes_nobody_elses_standard_error(theophylline):
+    plain, spare = (nm.fit(model, theophylline, nm.FOCE(interaction=True)) for model in (Theophylline(), Spare()))
+    assert spare.status.state == "uncertain" and len(spare.status.reasons) == 1
+    assert "does not depend on spare, spare_too, omega_spare: the model makes no use of it" in str(spare.status)
+    assert spare.ofv == pytest.approx(plain.ofv, abs=1e-6)
+    se, own = (np.sqrt(np.diag(fit.covariance)) for fit in (spare, plain))
+    unused = spare.estimates.index.isin(["spare", "spare_too", "omega_spare"])
+    assert np.isnan(se[unused]).all()
+    np.testing.assert_allclose(se[~unused], own, rtol=1e-3)
+
+
+def test_a_parameter_without_effect_is_named_by_em_too(theophylline):
+    class Unused(Theophylline):
+        spare = nm.Theta(2.0)
+
+    fit = nm.fit(Unused(), theophylline, nm.SAEM())
+    assert "does not depend on spare: " in str(fit.status) and "not positive definite" not in str(fit.status)
+    assert np.isnan(np.diag(fit.covariance)[3]) and np.isfinite(np.diag(fit.covariance)).sum() == 7

@@ -120,6 +120,10 @@ def specification(cls: type, declared: dict[str, Declaration], taken: Collection
             raise ModelError(f"{cls.__name__}: `{name}` cannot be a parameter's name: it begins with an underscore.")
         if name in _RESERVED or name in taken:
             raise ModelError(f"{cls.__name__}: `{name}` cannot be a parameter's name, it has another meaning in a model.")
+        if name.startswith("kappa_"):
+            raise ModelError(
+                f"{cls.__name__}: `{name}` cannot be a parameter's name: what begins with kappa_ is an occasion's random effect."
+            )
     _check_methods(cls)
     _check_places(cls)
     dynamics = getattr(cls, "dynamics", None)

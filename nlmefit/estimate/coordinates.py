@@ -62,6 +62,12 @@ class Coordinates:
             or [np.zeros(0, bool)]
         )
 
+    def of_kind(self, kind: str) -> np.ndarray:
+        """Whether each coordinate is one of a parameter of that kind (p,)."""
+        return np.concatenate(
+            [np.full(size, p.kind == kind) for p, size in zip(self.free, self._sizes, strict=True)] or [np.zeros(0, bool)]
+        )
+
     def start(self) -> np.ndarray:
         """The vector at the parameters' starts (p,)."""
         return self.vector({p.name: p.start for p in self.free})

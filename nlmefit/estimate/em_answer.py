@@ -8,7 +8,7 @@ close the distance that an EM algorithm leaves.
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from nlmefit.estimate import em
 from nlmefit.estimate.draws import generator
@@ -19,9 +19,9 @@ from nlmefit.estimate.objective import Contributions
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.psis import BELIEVABLE
 from nlmefit.estimate.spectrum import smallest
-from nlmefit.estimate.standard_errors import Covariance, covariance
+from nlmefit.estimate.standard_errors import Covariance, covariance, without_effect
 from nlmefit.estimate.start import check_start
-from nlmefit.estimate.status import Status, at_bounds, lost
+from nlmefit.estimate.status import Status, at_bounds, lost, unused
 
 CLOSING = 4
 """Newton steps at the end, at most."""
@@ -52,24 +52,35 @@ class _View(NamedTuple):
     def log_likelihood(self) -> float:
         return float(self.weights.log_likelihood.sum())
 
+    @property
+    def idle(self) -> Bool[np.ndarray, " p"]:
+        """Which coordinates have no effect."""
+        return without_effect(self.means.information.sum(axis=0), self.means.score)
+
+    def _seen(self) -> tuple[np.ndarray, np.ndarray, Bool[np.ndarray, " p"]]:
+        """Information and score of the coordinates that have an effect, and which they are."""
+        used = ~self.idle
+        return self.means.information.sum(axis=0)[np.ix_(used, used)], self.means.score.sum(axis=0)[used], used
+
     def newton_step(self) -> Float[np.ndarray, " p"]:
         """Towards the maximum of the likelihood, no coordinate further than LARGE; 0 where the information is not positive
         definite."""
-        information, score = self.means.information.sum(axis=0), self.means.score.sum(axis=0)
+        information, score, used = self._seen()
+        step = np.zeros(len(used))
         if len(score) == 0 or smallest(information) <= 0:
-            return np.zeros_like(score)
-        step = np.linalg.solve(information, score)
-        return np.asarray(step * min(1.0, LARGE / max(np.max(np.abs(step)), 1e-300)))
+            return step
+        step[used] = np.linalg.solve(information, score)
+        return step * min(1.0, LARGE / max(np.max(np.abs(step)), 1e-300))
 
     def gain(self) -> tuple[float, float]:
         """The fall of -2 log L that a Newton step predicts, and what the gradient's Monte Carlo error makes of it on average."""
-        information, score = self.means.information.sum(axis=0), self.means.score.sum(axis=0)
+        information, score, used = self._seen()
         if len(score) == 0:
             return 0.0, 0.0
         if smallest(information) <= 0:
             return np.nan, np.nan
         spread = self.means.crossed - self.means.score[:, :, None] * self.means.score[:, None, :]
-        noise = np.sum(spread / self.weights.ess[:, None, None], axis=0)
+        noise = np.sum(spread / self.weights.ess[:, None, None], axis=0)[np.ix_(used, used)]
         inverse = np.linalg.inv(information)
         return float(score @ inverse @ score), float(np.trace(inverse @ noise))
 
@@ -139,6 +150,8 @@ def _status(problem: Problem, theta: dict[str, np.ndarray], view: _View, stopped
     doubts, converged = [], view.found.converged
     if not np.all(converged):
         doubts.append(lost(problem.labels(~converged)))
+    if np.any(view.idle):
+        doubts.append(unused(problem.coordinates.names, view.idle))
     gain, noise = view.gain()
     if unsettled and not gain <= WORTHWHILE + 3 * noise:
         doubts.append(unsettled)

@@ -6,13 +6,13 @@ differences of the exact gradient), not by the optimizer's own opinion.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from nlmefit.estimate.spectrum import spectrum
+from nlmefit.estimate.spectrum import smallest, spectrum
 
 Vector = Float[np.ndarray, "p"]
 
@@ -48,6 +48,17 @@ class Search:
     stopped: str = ""
     """Why it ended early; empty if it ended by itself."""
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def among(self, chosen: Bool[np.ndarray, "p"]) -> "Search":
+        """The same of some coordinates, the others held where they are."""
+        point = self.point
+        gradient = point.gradient[chosen]
+        own = replace(point, u=point.u[chosen], gradient=gradient, by_subject=point.by_subject[:, chosen])
+        if self.hessian is None:
+            return replace(self, point=own)
+        R = self.hessian[np.ix_(chosen, chosen)]
+        gain = 0.5 * float(gradient @ np.linalg.solve(R, gradient)) if smallest(R) > 0 else np.nan
+        return replace(self, point=own, hessian=R, decrement=gain)
 
 
 @dataclass(frozen=True)

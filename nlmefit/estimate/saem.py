@@ -95,9 +95,8 @@ class _Run:
         self.mean, self.crossed = np.zeros((size, q)), np.broadcast_to(np.eye(q), (size, q, q)).copy()
         self.curvature = np.zeros((p, p))
         self.visited: list[np.ndarray] = []
-        names = problem.coordinates.names
-        self.omegas = problem.coordinates.positive & np.array([n.startswith(("omega_", "gamma_")) for n in names], bool)
-        self.correlations = np.array([n.startswith("corr_") for n in names], bool)
+        self.omegas = problem.coordinates.positive & problem.coordinates.of_kind("omega")
+        self.correlations = problem.coordinates.of_kind("correlation")
         self.data = not em.population_coordinates(problem).all()
 
     def found(self) -> Found:

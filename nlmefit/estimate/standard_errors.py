@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from nlmefit.estimate.spectrum import eigenvalues, smallest, spectrum
 
@@ -41,10 +41,26 @@ def covariance(
 ) -> Uncertainty:
     """The covariance of the reported scalars. `hessian` is d2F/du du' at the estimates (with a `prior`'s part or without),
     `slope` the Jacobian of the reported scalars in u, `names` those of the coordinates."""
-    unconstrained, note, kind = _unconstrained(kind, hessian, by_subject, names, prior)
-    with np.errstate(invalid="ignore"):
-        natural = slope @ unconstrained @ slope.T if np.all(np.isfinite(unconstrained)) else np.full((len(slope),) * 2, np.nan)
-    return Uncertainty(kind, natural, unconstrained, _condition(unconstrained), note)
+    idle = without_effect(hessian, by_subject)
+    used = np.flatnonzero(~idle)
+    part = hessian if hessian is None else hessian[np.ix_(used, used)]
+    inner, note, kind = _unconstrained(kind, part, by_subject[:, used], tuple(names[k] for k in used), prior)
+    reached = np.any(slope[:, idle] != 0, axis=1)
+    natural = np.where(np.logical_or.outer(reached, reached), np.nan, _carried(inner, slope[:, used]))
+    unconstrained = np.full((len(names),) * 2, np.nan)
+    unconstrained[np.ix_(used, used)] = inner
+    return Uncertainty(kind, natural, unconstrained, _condition(inner), note)
+
+
+def _carried(covariance: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """J C J', NaN throughout where C is not known."""
+    return slope @ covariance @ slope.T if np.all(np.isfinite(covariance)) else np.full((len(slope),) * 2, np.nan)
+
+
+def without_effect(hessian: Float[np.ndarray, "p p"] | None, by_subject: Float[np.ndarray, "N p"]) -> Bool[np.ndarray, "p"]:
+    """Which coordinates change neither a subject's likelihood nor anything else of the objective: the model does not use them."""
+    flat = np.all(np.abs(by_subject) < 1e-9, axis=0)
+    return flat if hessian is None else flat & np.all(np.abs(hessian) < 1e-6, axis=0)
 
 
 def _unconstrained(

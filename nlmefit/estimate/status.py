@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 import numpy as np
+from jaxtyping import Bool
 
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.optimize import Search
 from nlmefit.estimate.spectrum import smallest
-from nlmefit.estimate.standard_errors import culprits, different
+from nlmefit.estimate.standard_errors import culprits, different, without_effect
 
 State = Literal["converged", "uncertain", "failed", "evaluated"]
 
@@ -52,8 +53,13 @@ def judge(
         doubts.append(lost(failing))
     if elsewhere:
         doubts.append(_better_modes(elsewhere))
+    names = coordinates.names
+    idle = without_effect(search.hessian, search.point.by_subject)
+    if np.any(idle):
+        doubts.append(unused(names, idle))
+        search, names = search.among(~idle), tuple(names[k] for k in np.flatnonzero(~idle))
     if not search.stopped:
-        silent = _silent_data(search, coordinates)
+        silent = _silent_data(search, names)
         if silent and prior:
             remarks.append(f"The data say nothing {silent}, only the prior does.")
         if np.isnan(search.decrement) or not _curved(search) or (silent and not prior):
@@ -67,6 +73,14 @@ def judge(
         return Status("uncertain", tuple(doubts))
     norm = float(np.linalg.norm(search.point.gradient))
     return Status("converged", (f"gradient norm {norm:.1e}, one more Newton step would gain {search.decrement:.1e}.", *remarks))
+
+
+def unused(names: tuple[str, ...], idle: Bool[np.ndarray, "p"]) -> str:
+    """Which coordinates have no effect."""
+    return (
+        f"The objective does not depend on {', '.join(names[k] for k in np.flatnonzero(idle))}: the model makes no use of it, or "
+        "the data do not show it. It keeps its start and has no standard error; leave it out, or fix it."
+    )
 
 
 def _better_modes(elsewhere: Mapping[object, float]) -> str:
@@ -83,19 +97,18 @@ def _curved(search: Search) -> bool:
     return search.hessian is None or len(search.hessian) == 0 or smallest(search.hessian) > 1e-8
 
 
-def _silent_data(search: Search, coordinates: Coordinates) -> str:
+def _silent_data(search: Search, names: tuple[str, ...]) -> str:
     """Along which coordinates no subject's likelihood changes: S singular though there are more different subjects than
     parameters. Empty for none."""
     gradients = search.point.by_subject
     S = gradients.T @ gradients
     unknown = 0 < len(S) < different(gradients) and search.hessian is not None and smallest(S) <= 1e-10
-    return culprits(S, coordinates.names) if unknown else ""
+    return culprits(S, names) if unknown else ""
 
 
 def collapsed(coordinates: Coordinates, u: np.ndarray) -> np.ndarray:
     """Which coordinates (p,) are omegas that have gone to 0."""
-    omega = np.array([name.startswith("omega_") for name in coordinates.names], bool)
-    return omega & coordinates.positive & (u < np.log(COLLAPSED) + coordinates.start())
+    return coordinates.of_kind("omega") & coordinates.positive & (u < np.log(COLLAPSED) + coordinates.start())
 
 
 def lost(subjects: tuple[object, ...]) -> str:
@@ -108,12 +121,12 @@ def at_bounds(coordinates: Coordinates, theta: dict[str, np.ndarray]) -> list[st
     for parameter in coordinates.free:
         value = np.asarray(theta[parameter.name])
         if value.ndim:
-            diagonal = np.diagonal(value) if value.ndim == 2 and parameter.name.startswith("corr_") else np.ones(1)
+            diagonal = np.diagonal(value) if value.ndim == 2 and parameter.kind == "correlation" else np.ones(1)
             if np.any(diagonal < 0.02):
                 result.append(f"The correlations {parameter.name} have reached +-1.")
             continue
         lower, upper = getattr(parameter.support, "lower_bound", None), getattr(parameter.support, "upper_bound", None)
-        if parameter.name.startswith("omega_") and value < COLLAPSED * float(parameter.start):
+        if parameter.kind == "omega" and value < COLLAPSED * float(parameter.start):
             result.append(f"{parameter.name} has collapsed to 0 ({value:.1e}): leave that random effect out.")
         elif lower is not None and upper is not None and min(value - lower, upper - value) < 1e-4 * (upper - lower):
             result.append(f"{parameter.name} is at a bound ({value:.6g}).")

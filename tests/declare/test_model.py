@@ -105,6 +105,7 @@ WRONG = {
     "the reserved name values": ({"values": nm.Theta(1.0)}, "`values` cannot be a parameter's name"),
     "the reserved name program": ({"program": nm.Theta(1.0)}, "`program` cannot be a parameter's name"),
     "an underscore": ({"_CL": nm.Theta(1.0)}, "`_CL` cannot be a parameter's name: it begins with an underscore."),
+    "an occasion's effect": ({"kappa_CL": nm.LogNormal(1.0, iiv=0.3)}, "what begins with kappa_ is an occasion's random effect"),
     "Blocks of unknown etas": ({"omega": nm.Blocks("CL Vc")}, "omega: eta `Vc` does not exist. Known: ka, CL, V."),
     "Blocks of a parameter without eta": (
         {"V": nm.LogNormal(32.0), "omega": nm.Blocks("CL V")},
