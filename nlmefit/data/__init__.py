@@ -1,0 +1,1 @@
+"""Tables of records: read, checked, and made arrays; regimens."""

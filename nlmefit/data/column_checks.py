@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from nlmefit.core.errors import nearest
 from nlmefit.data.findings import Finding, some, where
 from nlmefit.data.needs import Needs
 from nlmefit.data.records import Records, Text
-from nlmefit.errors import nearest
 
 _CENSORED = ("<", ">", "≤", "≥", "BLQ", "BQL", "BLOQ", "LLOQ", "LLQ", "BLD", "ND", "ALQ", "ULOQ")
 _COMMENTS = ("#", "@", ";", "C ")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from nlmefit.errors import DataError
+from nlmefit.core.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 import narwhals as nw
 import pandas as pd
 
-from nlmefit.errors import DataError
+from nlmefit.core.errors import DataError
 
 
 def as_pandas(table: Any, what: str = "data") -> pd.DataFrame:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nlmefit.core.errors import ModelError
 from nlmefit.declare.covariates import Level, Power
-from nlmefit.errors import ModelError
 
 
 @dataclass(frozen=True)

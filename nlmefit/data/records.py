@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from nlmefit.core.errors import DataError, nearest, unknown
 from nlmefit.data.clock import ORDERS, moments
 from nlmefit.data.frames import as_pandas, plain
 from nlmefit.data.needs import Needs
 from nlmefit.declare.covariates import level_name
-from nlmefit.errors import DataError, nearest, unknown
 
 STANDARD = ("ID", "TIME", "DV", "AMT", "EVID", "CMT", "RATE", "DUR", "II", "ADDL", "SS", "MDV", "CENS", "LIMIT", "DVID", "OCC")
 _LABELS = ("ID", "DVID", "OCC")

@@ -7,12 +7,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from nlmefit.core.errors import DataError, unknown
+from nlmefit.core.options import check_truth, is_number
 from nlmefit.data.column_checks import column_findings
 from nlmefit.data.findings import raise_errors
 from nlmefit.data.frames import as_pandas
 from nlmefit.data.records import NOTHING, Records, event_types, read_records
-from nlmefit.errors import DataError, unknown
-from nlmefit.options import check_truth, is_number
 
 Amount = float | Callable[[Any], float]
 COLUMNS = ("TIME", "EVID", "AMT", "CMT", "RATE", "DUR", "II", "ADDL", "SS")

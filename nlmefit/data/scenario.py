@@ -12,13 +12,13 @@ import equinox as eqx
 import numpy as np
 import pandas as pd
 
+from nlmefit.core.errors import DataError
 from nlmefit.data.censoring import Blq
 from nlmefit.data.epochs import Rule
 from nlmefit.data.needs import needs_of
 from nlmefit.data.records import event_types, observation_rows
 from nlmefit.data.regimen import COLUMNS, Regimen
 from nlmefit.data.subjects import Subjects
-from nlmefit.errors import DataError
 
 _EARLY, _DOSE, _SEEN = 0, 1, 2
 """Order at equal times: what is seen before the doses, doses, what is seen after them."""

@@ -13,6 +13,8 @@ import jax
 import numpy as np
 import pandas as pd
 
+from nlmefit.core.errors import DataError
+from nlmefit.core.options import check_word
 from nlmefit.data.censoring import Blq, Censoring, censoring, is_censored
 from nlmefit.data.checks import findings
 from nlmefit.data.covariate_checks import held_levels
@@ -25,8 +27,6 @@ from nlmefit.data.observation_checks import endpoint_index
 from nlmefit.data.reading import Reading
 from nlmefit.data.records import Records, event_types, observation_rows, read_records
 from nlmefit.declare.covariates import code
-from nlmefit.errors import DataError
-from nlmefit.options import check_word
 
 
 class Subject(eqx.Module):

@@ -13,8 +13,8 @@ from zlib import crc32
 
 import jax.numpy as jnp
 
+from nlmefit.core.errors import ModelError
 from nlmefit.declare.values import check_fixed, number
-from nlmefit.errors import ModelError
 
 
 class AbstractEffect(abc.ABC):

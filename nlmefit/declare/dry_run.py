@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from nlmefit.backend import check_process
+from nlmefit.core.backend import check_process
+from nlmefit.core.errors import ModelError, nearest, unknown
 from nlmefit.declare.dosing import Dosing
 from nlmefit.declare.namespace import Namespace, Recorder, Watched
 from nlmefit.declare.specification import Specification, check_distinct
 from nlmefit.declare.written import Written, check_compartments, written_derivatives
-from nlmefit.errors import ModelError, nearest, unknown
 
 if TYPE_CHECKING:
     from nlmefit.declare.model import AbstractModel

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from nlmefit.errors import ModelError
+from nlmefit.core.errors import ModelError
 
 EDGE = 2.25
 """How far the polynomial of a log slope goes in eta, to either side."""

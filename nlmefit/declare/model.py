@@ -8,7 +8,9 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Self
 
-from nlmefit.content import Content, body, content
+from nlmefit.core.content import Content, body, content
+from nlmefit.core.errors import ModelError, unknown
+from nlmefit.core.shown import html
 from nlmefit.declare import equations
 from nlmefit.declare.covariates import Category, Level
 from nlmefit.declare.dosing import Dosing
@@ -20,8 +22,6 @@ from nlmefit.declare.omega import Blocks
 from nlmefit.declare.population import PopulationParameter, correlation_matrix, population_parameters
 from nlmefit.declare.specification import Declaration, Specification, declarations, specification
 from nlmefit.declare.written import Written
-from nlmefit.errors import ModelError, unknown
-from nlmefit.shown import html
 
 
 class _Body(dict):

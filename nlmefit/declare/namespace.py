@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from nlmefit.core.errors import ModelError, unknown
 from nlmefit.declare.network import Network
-from nlmefit.errors import ModelError, unknown
 
 
 class Namespace:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from nlmefit.core.errors import ModelError
+from nlmefit.core.networks import MLP, Activation
 from nlmefit.declare.parameters import Theta, check_prior
-from nlmefit.errors import ModelError
-from nlmefit.networks import MLP, Activation
 
 NEAR_ZERO = 0.1
 """What the random weights of the last layer are multiplied by."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from nlmefit.errors import ModelError
+from nlmefit.core.errors import ModelError
 
 
 @final

@@ -12,9 +12,9 @@ from typing import Any, final
 
 import jax.numpy as jnp
 
+from nlmefit.core.errors import ModelError
 from nlmefit.declare.covariates import AbstractEffect
 from nlmefit.declare.values import check_fixed, is_fixed, number, real
-from nlmefit.errors import ModelError
 
 
 class AbstractIndividual(abc.ABC):

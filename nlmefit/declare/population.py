@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from nlmefit.core.errors import ModelError
 from nlmefit.declare.parameters import LogitNormal, LogNormal, Theta
 from nlmefit.declare.values import is_fixed, number
-from nlmefit.errors import ModelError
 
 if TYPE_CHECKING:
     from nlmefit.declare.model import Specification

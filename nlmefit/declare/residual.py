@@ -7,8 +7,8 @@ import abc
 from dataclasses import dataclass
 from typing import Any, final
 
+from nlmefit.core.errors import ModelError
 from nlmefit.declare.values import is_fixed, number
-from nlmefit.errors import ModelError
 
 
 class AbstractResidual(abc.ABC):

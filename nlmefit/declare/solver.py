@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, final
 
-from nlmefit.errors import ModelError
+from nlmefit.core.errors import ModelError
 
 
 class AbstractSolver:

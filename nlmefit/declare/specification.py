@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from nlmefit.core.errors import ModelError, nearest, unknown
 from nlmefit.declare.covariates import Category
 from nlmefit.declare.dynamics import AbstractDynamics
 from nlmefit.declare.flow import Flow
@@ -13,7 +14,6 @@ from nlmefit.declare.parameters import AbstractIndividual, Theta
 from nlmefit.declare.residual import AbstractResidual
 from nlmefit.declare.solver import AbstractSolver, Automatic
 from nlmefit.declare.values import Fixed
-from nlmefit.errors import ModelError, nearest, unknown
 
 Declaration = AbstractIndividual | Theta | Network | AbstractResidual
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, final
 
-from nlmefit.errors import ModelError
-from nlmefit.options import check_truth
+from nlmefit.core.errors import ModelError
+from nlmefit.core.options import check_truth
 
 
 @final

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
+from nlmefit.core.errors import ModelError, unknown
 from nlmefit.declare.dynamics import AbstractDynamics
 from nlmefit.declare.namespace import Namespace, in_words
-from nlmefit.errors import ModelError, unknown
 
 if TYPE_CHECKING:
     from nlmefit.declare.model import AbstractModel

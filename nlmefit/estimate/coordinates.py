@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to, constraints
 
-from nlmefit.latent import Parameter
-from nlmefit.typing import Theta
+from nlmefit.core.typing import Theta
+from nlmefit.latent.model import Parameter
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 from numpyro.distributions import Distribution, Normal
 
-from nlmefit.censored import CensoredNormal
-from nlmefit.distribution import family, unwrapped
-from nlmefit.errors import MethodError
-from nlmefit.latent import AbstractLatentModel
-from nlmefit.program import Site, log_likelihood, log_prior, observed_sites
-from nlmefit.typing import Scalar, Theta
+from nlmefit.core.errors import MethodError
+from nlmefit.core.typing import Scalar, Theta
+from nlmefit.latent.censored import CensoredNormal
+from nlmefit.latent.distribution import family, unwrapped
+from nlmefit.latent.model import AbstractLatentModel
+from nlmefit.latent.program import Site, log_likelihood, log_prior, observed_sites
 
 
 class Sites:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from nlmefit.typing import Scalar
+from nlmefit.core.typing import Scalar
 
 
 class Factor(NamedTuple):

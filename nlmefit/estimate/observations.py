@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpyro.distributions import Distribution, ExpandedDistribution
 
 from nlmefit.estimate.problem import Problem
-from nlmefit.program import Site
+from nlmefit.latent.program import Site
 
 
 class Order(NamedTuple):

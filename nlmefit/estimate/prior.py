@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import constraints
 
-from nlmefit.distribution import family
-from nlmefit.errors import MethodError
-from nlmefit.latent import Parameter
-from nlmefit.typing import Scalar, Theta
+from nlmefit.core.errors import MethodError
+from nlmefit.core.typing import Scalar, Theta
+from nlmefit.latent.distribution import family
+from nlmefit.latent.model import Parameter
 
 
 def log_prior_density(parameters: Mapping[str, Parameter], theta: Theta) -> Scalar:

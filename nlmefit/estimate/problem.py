@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from nlmefit.backend import compiled
-from nlmefit.content import content
-from nlmefit.distribution import family
+from nlmefit.core.backend import compiled
+from nlmefit.core.content import content
+from nlmefit.core.typing import Theta
 from nlmefit.estimate.batches import Batches
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import is_gaussian
-from nlmefit.latent import AbstractLatentModel, Dataset
-from nlmefit.typing import Theta
+from nlmefit.latent.distribution import family
+from nlmefit.latent.model import AbstractLatentModel, Dataset
 
 
 class Structure:

@@ -6,7 +6,7 @@ import numpy as np
 import numpyro
 from jaxtyping import Bool
 
-from nlmefit.errors import DataError
+from nlmefit.core.errors import DataError
 from nlmefit.estimate.density import is_gaussian
 from nlmefit.estimate.problem import Problem
 

@@ -8,8 +8,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import jax
 import numpy as np
 
-from nlmefit.errors import MethodError, NlmefitError
-from nlmefit.options import brief, is_number
+from nlmefit.core.errors import MethodError, NlmefitError
+from nlmefit.core.options import brief, is_number
 
 
 def check_kinds(made: Any, error: type[NlmefitError] = MethodError) -> None:
@@ -58,6 +58,6 @@ def _called(kind: type) -> str:
     """A class as users know it; of an abstract one, the ones that there are."""
     from nlmefit import generative
 
-    public = [name for name in generative.__all__ if isinstance(getattr(generative, name), type)]
+    public = [name for name in dir(generative) if isinstance(getattr(generative, name), type)]
     able = [name for name in public if issubclass(getattr(generative, name), kind)]
     return " or ".join(f"gen.{name}(...)" for name in able) or kind.__name__.removeprefix("Abstract")

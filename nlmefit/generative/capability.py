@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nlmefit.backend import compiled_module
-from nlmefit.errors import DataError, ModelError, NlmefitError
+from nlmefit.core.backend import compiled_module
+from nlmefit.core.errors import DataError, ModelError, NlmefitError
+from nlmefit.core.keys import Key, jax_key
+from nlmefit.core.options import check_whole
+from nlmefit.core.typing import Scalar
 from nlmefit.generative.rows import Samples, matrix
-from nlmefit.keys import Key, jax_key
-from nlmefit.options import check_whole
-from nlmefit.typing import Scalar
 
 BLOCK = 4096
 """Rows that are computed at once."""

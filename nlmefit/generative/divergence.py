@@ -23,8 +23,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import expit, roots_legendre
 
-from nlmefit.errors import DataError, MethodError
-from nlmefit.options import check_whole
+from nlmefit.core.errors import DataError, MethodError
+from nlmefit.core.options import check_whole
 
 LogDensity = Callable[[Any], Any]
 Which = Literal["p", "q"]

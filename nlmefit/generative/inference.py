@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
-from nlmefit import gaussian
+from nlmefit.core import gaussian
 from nlmefit.generative.capability import AbstractGenerative, in_blocks
 
 

@@ -7,22 +7,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from nlmefit.errors import MethodError
-from nlmefit.estimate import closed_form
+from nlmefit.core.errors import MethodError
+from nlmefit.core.typing import Scalar, Theta
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites
-from nlmefit.estimate.marginal_likelihood import AbstractMarginalLikelihood, check_covariance
 from nlmefit.estimate.method import Found, Kind, Reporter
-from nlmefit.estimate.modes import posterior_mode
-from nlmefit.estimate.objective import Contributions
+from nlmefit.estimate.modes import closed_form
+from nlmefit.estimate.modes.marginal_likelihood import AbstractMarginalLikelihood, check_covariance
+from nlmefit.estimate.modes.modes import posterior_mode
+from nlmefit.estimate.modes.objective import Contributions
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.capability import AbstractDensity
 from nlmefit.generative.method import AbstractTrainer, methods_of
 from nlmefit.generative.training import Training
-from nlmefit.latent import AbstractExact, AbstractLatentModel
-from nlmefit.typing import Scalar, Theta
+from nlmefit.latent.model import AbstractExact, AbstractLatentModel
 
 
 @final

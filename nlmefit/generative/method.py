@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array
 
-from nlmefit import archive
-from nlmefit.errors import MethodError
+from nlmefit.core import archive
+from nlmefit.core.errors import MethodError
+from nlmefit.core.shown import html
+from nlmefit.core.typing import Scalar
+from nlmefit.core.versions import versions
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.status import Status
 from nlmefit.generative.capability import AbstractGenerative
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.serialization import content, restored
 from nlmefit.generative.training import Trained, Training, train
-from nlmefit.latent import AbstractLatentModel
-from nlmefit.shown import html
-from nlmefit.typing import Scalar
-from nlmefit.versions import versions
+from nlmefit.latent.model import AbstractLatentModel
 
 NAMED = ("model", "method", "status")
 """Fields of a fit that a file holds by the names of their classes and fields."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from nlmefit.errors import DataError
+from nlmefit.core.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nlmefit.errors import ModelError, NlmefitError
+from nlmefit.core.errors import ModelError, NlmefitError
+from nlmefit.core.gaussian import Gaussian
+from nlmefit.core.networks import MLP, Activation
 from nlmefit.estimate.status import Status
-from nlmefit.gaussian import Gaussian
-from nlmefit.networks import MLP, Activation
 
 LAYERS = (eqx.nn.MLP, eqx.nn.Linear, eqx.nn.Conv2d, eqx.nn.Sequential, eqx.nn.Lambda)
 """Of equinox, that the package's networks are made of."""

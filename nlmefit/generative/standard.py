@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nlmefit.errors import ModelError
+from nlmefit.core.errors import ModelError
 from nlmefit.generative.capability import AbstractGenerative
 from nlmefit.generative.rows import Samples
 

@@ -17,14 +17,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from nlmefit.backend import compiled_module
-from nlmefit.errors import DataError, MethodError
+from nlmefit.core.backend import compiled_module
+from nlmefit.core.errors import DataError, MethodError
+from nlmefit.core.options import check_whole
+from nlmefit.core.typing import Scalar
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.status import Status
 from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.rows import Samples
-from nlmefit.options import check_whole
-from nlmefit.typing import Scalar
 
 Precision = Literal["float32", "float64"]
 Loss = Callable[[Any, Array, Array, Array], Scalar]

@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
-from nlmefit.errors import DataError
+from nlmefit.core.errors import DataError
+from nlmefit.core.keys import Key, jax_key
+from nlmefit.core.options import check_whole
 from nlmefit.generative.divergence import as_sample
-from nlmefit.keys import Key, jax_key
-from nlmefit.options import check_whole
 
 SHARE = 0.95
 """Of random divisions, that stay below the limit."""

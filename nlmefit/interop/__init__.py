@@ -1,1 +1,1 @@
-"""Other programs' formats."""
+"""To and from other packages."""

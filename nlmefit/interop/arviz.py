@@ -10,18 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nlmefit.backend import compiled
-from nlmefit.errors import MethodError, ModelError, NlmefitError
+from nlmefit.core.backend import compiled
+from nlmefit.core.errors import MethodError, ModelError, NlmefitError
+from nlmefit.core.keys import jax_key
+from nlmefit.core.typing import Theta
+from nlmefit.core.versions import VERSIONED, package_version
 from nlmefit.estimate import draws as standard
 from nlmefit.estimate.coordinates import Coordinates
-from nlmefit.estimate.importance import sample
 from nlmefit.estimate.problem import Problem, Structure
-from nlmefit.joint_draws import Sample, approximated, of_chains, proposals_at
-from nlmefit.keys import jax_key
-from nlmefit.program import observed_sites
-from nlmefit.results import Fit
-from nlmefit.typing import Theta
-from nlmefit.versions import VERSIONED, package_version
+from nlmefit.estimate.referee.importance import sample
+from nlmefit.latent.program import observed_sites
+from nlmefit.results.draws import Sample, approximated, of_chains, proposals_at
+from nlmefit.results.fit import Fit
 
 try:
     with warnings.catch_warnings():  # ArviZ announces its refactoring on every import

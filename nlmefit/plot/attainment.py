@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from nlmefit.errors import NlmefitError
-from nlmefit.options import is_number
+from nlmefit.core.errors import NlmefitError
+from nlmefit.core.options import is_number
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nlmefit.errors import NlmefitError
+from nlmefit.core.errors import NlmefitError
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
 

@@ -5,11 +5,11 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nlmefit.errors import NlmefitError
-from nlmefit.estimate.nuts import Draws
+from nlmefit.core.errors import NlmefitError
+from nlmefit.estimate.mcmc.nuts import Draws
 from nlmefit.plot import style
 from nlmefit.plot.subject import title_of
-from nlmefit.results import Fit
+from nlmefit.results.fit import Fit
 
 MOST_COLUMNS = 4
 CHAINS = (style.DATA, style.FIT, style.LIMIT, style.SECOND)

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
-from nlmefit.errors import DataError, NlmefitError
+from nlmefit.core.errors import DataError, NlmefitError
+from nlmefit.core.keys import Key, jax_key
+from nlmefit.core.options import check_whole
 from nlmefit.generative.capability import in_blocks
-from nlmefit.generative.diffusion import AbstractDiffusion, ancestral_path
-from nlmefit.keys import Key, jax_key
-from nlmefit.options import check_whole
+from nlmefit.generative.diffusion.diffusion import AbstractDiffusion, ancestral_path
 from nlmefit.plot import style
 from nlmefit.plot.generative import column_names, frame, images, model_of, mosaic, name_of, panel_size, plane
 

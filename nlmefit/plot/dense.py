@@ -9,15 +9,15 @@ import pandas as pd
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
-from nlmefit.backend import compiled
+from nlmefit.core.backend import compiled
+from nlmefit.core.typing import Theta
 from nlmefit.data.records import event_types
 from nlmefit.data.subjects import Subjects
+from nlmefit.estimate.modes.sturdy import sturdily
 from nlmefit.estimate.problem import Structure
-from nlmefit.estimate.sturdy import sturdily
-from nlmefit.latent import AbstractLatentModel
-from nlmefit.model import Model
-from nlmefit.population import PopulationModel
-from nlmefit.typing import Theta
+from nlmefit.latent.model import AbstractLatentModel
+from nlmefit.population.latent import PopulationModel
+from nlmefit.population.model import Model
 
 POINTS = 200
 """Along a subject's records."""

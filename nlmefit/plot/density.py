@@ -8,7 +8,7 @@ from jaxtyping import Float
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from nlmefit.options import check_whole
+from nlmefit.core.options import check_whole
 from nlmefit.plot import style
 from nlmefit.plot.generative import column_names, frame, grid, model_of, name_of, panel_size, planar, plane
 from nlmefit.plot.legend import legend_below

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nlmefit.errors import NlmefitError
-from nlmefit.options import check_word
+from nlmefit.core.errors import NlmefitError
+from nlmefit.core.options import check_word
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
 from nlmefit.simulation.exposure import exposure

@@ -9,13 +9,13 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nlmefit.core.errors import NlmefitError, unknown
 from nlmefit.data.records import STANDARD
 from nlmefit.data.subjects import Subjects
-from nlmefit.diagnose.diagnose import Diagnostics
-from nlmefit.errors import NlmefitError, unknown
+from nlmefit.diagnostics.diagnose import Diagnostics
 from nlmefit.plot import style
 from nlmefit.plot.subject import diagnostics_of, title_of
-from nlmefit.results import Fit
+from nlmefit.results.fit import Fit
 
 FEW = 5
 """Values of a covariate that is shown as a category."""

@@ -10,13 +10,13 @@ from jaxtyping import Array, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nlmefit.errors import DataError
+from nlmefit.core.errors import DataError
+from nlmefit.core.keys import Key, jax_key
+from nlmefit.core.options import check_whole
 from nlmefit.generative.capability import in_blocks
-from nlmefit.generative.diffusion import AbstractDiffusion
-from nlmefit.generative.noising import noise, signal
-from nlmefit.generative.velocity import AbstractVelocity
-from nlmefit.keys import Key, jax_key
-from nlmefit.options import check_whole
+from nlmefit.generative.diffusion.diffusion import AbstractDiffusion
+from nlmefit.generative.diffusion.noising import noise, signal
+from nlmefit.generative.transport.velocity import AbstractVelocity
 from nlmefit.plot import style
 from nlmefit.plot.generative import column_names, frame, grid, model_of, name_of, panel_size, planar, plane, shape_of
 from nlmefit.plot.legend import legend_below

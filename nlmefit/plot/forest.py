@@ -10,19 +10,19 @@ import pandas as pd
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
+from nlmefit.core.errors import MethodError, ModelError, NlmefitError, unknown
+from nlmefit.core.keys import Key, jax_key
+from nlmefit.core.options import check_whole
+from nlmefit.core.typing import Theta
 from nlmefit.declare.covariates import Category, Level, code
-from nlmefit.errors import MethodError, ModelError, NlmefitError, unknown
 from nlmefit.estimate.problem import Problem
-from nlmefit.joint_draws import has_covariance, parameters
-from nlmefit.keys import Key, jax_key
-from nlmefit.model import Model
-from nlmefit.options import check_whole
 from nlmefit.plot import style
 from nlmefit.plot.differences import EQUIVALENCE, ratio_axis
 from nlmefit.plot.legend import legend_below
 from nlmefit.plot.subject import title_of
-from nlmefit.results import Fit
-from nlmefit.typing import Theta
+from nlmefit.population.model import Model
+from nlmefit.results.draws import has_covariance, parameters
+from nlmefit.results.fit import Fit
 
 FEW = 5
 """Values of a covariate that are each shown."""

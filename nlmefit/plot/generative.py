@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from nlmefit.errors import DataError, NlmefitError
+from nlmefit.core.errors import DataError, NlmefitError
 from nlmefit.generative.capability import AbstractGenerative
 from nlmefit.generative.method import GenerativeFit
 from nlmefit.generative.rows import matrix
 from nlmefit.plot import style
-from nlmefit.results import Fit
+from nlmefit.results.fit import Fit
 
 CLASSES = ("#2f6db3", "#d1511b", "#3b8f5a", "#8a3ffc", "#b8860b", "#0e9aa7", "#c2378f", "#6b7782", "#7a4b2a", "#a3b018")
 """Colours of what has no order."""

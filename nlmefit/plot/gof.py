@@ -10,13 +10,13 @@ from matplotlib.figure import Figure, SubFigure
 from scipy.special import ndtri
 from scipy.stats import beta
 
+from nlmefit.core.errors import NlmefitError
+from nlmefit.core.options import check_truth
 from nlmefit.data.subjects import Subjects
-from nlmefit.diagnose.diagnose import Diagnostics
-from nlmefit.errors import NlmefitError
-from nlmefit.options import check_truth
+from nlmefit.diagnostics.diagnose import Diagnostics
 from nlmefit.plot import style
 from nlmefit.plot.subject import diagnostics_of, title_of
-from nlmefit.results import Fit
+from nlmefit.results.fit import Fit
 
 
 def gof(

@@ -9,15 +9,15 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nlmefit.core.errors import NlmefitError
+from nlmefit.core.options import check_truth
 from nlmefit.data.subjects import Subjects
-from nlmefit.diagnose.diagnose import Diagnostics
-from nlmefit.errors import NlmefitError
-from nlmefit.options import check_truth
+from nlmefit.diagnostics.diagnose import Diagnostics
 from nlmefit.plot import style
 from nlmefit.plot.dense import dense
 from nlmefit.plot.gof import limits
 from nlmefit.plot.subject import diagnostics_of, title_of
-from nlmefit.results import Fit
+from nlmefit.results.fit import Fit
 
 Data = pd.DataFrame | Subjects | None
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from nlmefit.errors import DataError
+from nlmefit.core.errors import DataError
 from nlmefit.plot import style
 from nlmefit.plot.generative import CLASSES, model_of, name_of
 from nlmefit.plot.legend import legend_below

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure, SubFigure
 
+from nlmefit.core.errors import NlmefitError
 from nlmefit.data.subjects import Subjects
-from nlmefit.diagnose.diagnose import Diagnostics
-from nlmefit.errors import NlmefitError
+from nlmefit.diagnostics.diagnose import Diagnostics
 from nlmefit.plot import style
 from nlmefit.plot.gof import quantiles
 from nlmefit.plot.subject import diagnostics_of, title_of
-from nlmefit.results import Fit
+from nlmefit.results.fit import Fit
 
 
 def npde(of: Diagnostics | Fit, data: pd.DataFrame | Subjects | None = None) -> Figure:

@@ -8,11 +8,11 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nlmefit.errors import NlmefitError
+from nlmefit.core.errors import NlmefitError
 from nlmefit.plot import style
 from nlmefit.plot.subject import title_of
-from nlmefit.random_effects import flowed
-from nlmefit.results import Fit
+from nlmefit.population.random_effects import flowed
+from nlmefit.results.fit import Fit
 
 DRAWS = 200_000
 """Normal scores that a distribution is drawn from."""

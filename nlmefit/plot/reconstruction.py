@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from nlmefit.errors import DataError
+from nlmefit.core.errors import DataError
+from nlmefit.core.options import check_whole
 from nlmefit.generative.rows import matrix
-from nlmefit.options import check_whole
 from nlmefit.plot import style
 from nlmefit.plot.generative import images, model_of, mosaic, name_of
 

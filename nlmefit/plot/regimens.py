@@ -7,13 +7,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nlmefit.core.errors import NlmefitError, unknown
+from nlmefit.core.options import check_truth, check_word
 from nlmefit.data.reading import Reading
 from nlmefit.data.subjects import Subjects
-from nlmefit.errors import NlmefitError, unknown
-from nlmefit.options import check_truth, check_word
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
-from nlmefit.saved import model_name
+from nlmefit.results.saved import model_name
 from nlmefit.simulation.profiles import Simulation
 
 COLUMNS = 3

@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nlmefit.errors import DataError
+from nlmefit.core.errors import DataError
+from nlmefit.core.keys import Key
+from nlmefit.core.options import check_whole
 from nlmefit.generative.rows import matrix
-from nlmefit.keys import Key
-from nlmefit.options import check_whole
 from nlmefit.plot import style
 from nlmefit.plot.generative import column_names, frame, images, model_of, mosaic, name_of, panel_size, plane
 from nlmefit.plot.legend import legend_below

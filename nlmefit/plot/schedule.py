@@ -10,10 +10,10 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterMathtext, LogLocator
 
-from nlmefit.errors import NlmefitError
-from nlmefit.generative.diffusion import AbstractDiffusion
+from nlmefit.core.errors import NlmefitError
+from nlmefit.generative.diffusion.diffusion import AbstractDiffusion
+from nlmefit.generative.diffusion.schedule import AbstractSchedule
 from nlmefit.generative.method import GenerativeFit
-from nlmefit.generative.schedule import AbstractSchedule
 from nlmefit.plot import style
 from nlmefit.plot.generative import CLASSES
 from nlmefit.plot.legend import legend_below

@@ -2,11 +2,11 @@
 
 import pandas as pd
 
+from nlmefit.core.errors import NlmefitError
 from nlmefit.data.subjects import Subjects
-from nlmefit.diagnose.diagnose import Diagnostics, diagnose
-from nlmefit.errors import NlmefitError
-from nlmefit.results import Fit
-from nlmefit.saved import model_title
+from nlmefit.diagnostics.diagnose import Diagnostics, diagnose
+from nlmefit.results.fit import Fit
+from nlmefit.results.saved import model_title
 
 
 def diagnostics_of(given: Diagnostics | Fit, data: pd.DataFrame | Subjects | None = None) -> Diagnostics:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nlmefit.errors import NlmefitError
+from nlmefit.core.errors import NlmefitError
 from nlmefit.generative.method import GenerativeFit
 from nlmefit.plot import style
 from nlmefit.plot.generative import name_of

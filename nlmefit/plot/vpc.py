@@ -9,16 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import PercentFormatter
 
+from nlmefit.core.errors import NlmefitError
+from nlmefit.core.keys import Key
+from nlmefit.core.options import check_truth
 from nlmefit.data.subjects import Subjects
-from nlmefit.diagnose import vpc as numbers
-from nlmefit.diagnose.vpc import ALL, VPC
-from nlmefit.errors import NlmefitError
-from nlmefit.keys import Key
-from nlmefit.options import check_truth
+from nlmefit.diagnostics import vpc as numbers
+from nlmefit.diagnostics.vpc import ALL, VPC
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
 from nlmefit.plot.subject import title_of
-from nlmefit.results import Fit
+from nlmefit.results.fit import Fit
 
 COLUMNS = 3
 """Strata side by side."""

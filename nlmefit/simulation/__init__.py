@@ -1,1 +1,1 @@
-"""Profiles under counterfactual regimens, their exposure, target attainment and optimum doses."""
+"""Regimens and populations simulated: profiles, exposure, attainment of targets, optimal doses."""

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
+from nlmefit.core.typing import Theta
 from nlmefit.declare.dynamics import AbstractDynamics, Route
 from nlmefit.declare.model import AbstractModel
 from nlmefit.declare.solver import AbstractSolver, AbstractStepping, ClosedForm, MatrixExponential
@@ -21,7 +22,6 @@ from nlmefit.solve.amounts import Problem, rate_matrix
 from nlmefit.solve.amounts import amounts as solve
 from nlmefit.solve.balance import integrals
 from nlmefit.solve.choice import automatic
-from nlmefit.typing import Theta
 
 AREA = "area of "
 """Before an output's name: the site of its area."""

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from nlmefit.errors import DataError
-from nlmefit.options import check_numbers, check_word
-from nlmefit.shown import whole
+from nlmefit.core.errors import DataError
+from nlmefit.core.options import check_numbers, check_word
+from nlmefit.core.shown import whole
 
 INTERVAL = (0.05, 0.95)
 

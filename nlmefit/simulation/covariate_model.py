@@ -8,15 +8,15 @@ import jax
 import numpy as np
 import pandas as pd
 
+from nlmefit.analysis.fit import fit
+from nlmefit.core.errors import DataError, MethodError, unknown
+from nlmefit.core.keys import Key, jax_key
+from nlmefit.core.options import check_whole
+from nlmefit.core.shown import html
 from nlmefit.data.frames import as_pandas
-from nlmefit.errors import DataError, MethodError, unknown
 from nlmefit.estimate.draws import generator
-from nlmefit.fit import fit
 from nlmefit.generative.capability import AbstractSampler
 from nlmefit.generative.method import GenerativeFit
-from nlmefit.keys import Key, jax_key
-from nlmefit.options import check_whole
-from nlmefit.shown import html
 
 LEVELS = 40
 """Values of a category that are too many to be one."""

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float
 
+from nlmefit.analysis.posterior import random_effects
+from nlmefit.core.errors import DataError, MethodError, unknown
+from nlmefit.core.options import check_word, is_number
 from nlmefit.data.subjects import Subjects
-from nlmefit.errors import DataError, MethodError, unknown
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.problem import Problem
-from nlmefit.joint_draws import approximated, has_covariance, of_chains, parameters
-from nlmefit.model import Model
-from nlmefit.options import check_word, is_number
-from nlmefit.population import PopulationModel
-from nlmefit.posterior import random_effects
-from nlmefit.results import Fit
+from nlmefit.population.latent import PopulationModel
+from nlmefit.population.model import Model
+from nlmefit.results.draws import approximated, has_covariance, of_chains, parameters
+from nlmefit.results.fit import Fit
 from nlmefit.simulation.given_effects import known, of_fit
 
 Effects = Literal["population", "individual", "mode", "typical"]

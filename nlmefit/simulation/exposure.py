@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from nlmefit.core.errors import DataError, MethodError
+from nlmefit.core.options import check_number, check_numbers, check_word
+from nlmefit.core.progress import Progress
+from nlmefit.core.shown import whole
 from nlmefit.data.regimen import Regimen
 from nlmefit.data.subjects import Subjects
-from nlmefit.errors import DataError, MethodError
 from nlmefit.estimate.problem import Problem
-from nlmefit.options import check_number, check_numbers, check_word
-from nlmefit.progress import Progress
-from nlmefit.shown import whole
 from nlmefit.simulation.areas import AREA, AreaModel
 from nlmefit.simulation.profiles import Arm, Simulation
 from nlmefit.simulation.units import exposure_units

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from nlmefit.errors import DataError, MethodError, unknown
+from nlmefit.analysis.posterior import Posterior
+from nlmefit.core.errors import DataError, MethodError, unknown
 from nlmefit.estimate.problem import Problem
-from nlmefit.posterior import Posterior
-from nlmefit.results import Fit
+from nlmefit.results.fit import Fit
 
 
 def given_effects(eta: Any, problem: Problem) -> Any:

@@ -16,23 +16,23 @@ import pandas as pd
 from jaxtyping import Array, Float
 from scipy.optimize import brentq, minimize_scalar
 
+from nlmefit.core.errors import DataError, MethodError
+from nlmefit.core.keys import Key, jax_key
+from nlmefit.core.options import check_number, check_numbers, check_word, is_number
+from nlmefit.core.progress import Progress
+from nlmefit.core.shown import html
+from nlmefit.core.typing import Theta
 from nlmefit.data.regimen import Regimen
 from nlmefit.data.subjects import Subjects
-from nlmefit.errors import DataError, MethodError
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.draws import generator
 from nlmefit.estimate.problem import Problem, Structure
-from nlmefit.keys import Key, jax_key
-from nlmefit.model import Model
-from nlmefit.options import check_number, check_numbers, check_word, is_number
-from nlmefit.progress import Progress
-from nlmefit.results import Fit
-from nlmefit.shown import html
+from nlmefit.population.model import Model
+from nlmefit.results.fit import Fit
 from nlmefit.simulation.areas import AREA, AreaModel
 from nlmefit.simulation.outputs import showing
 from nlmefit.simulation.profiles import Arm, Simulation
 from nlmefit.simulation.simulate import simulate
-from nlmefit.typing import Theta
 
 Metric = Literal["AUC", "Cavg", "Cmax", "Ctrough"]
 BLOCK = 256

@@ -9,9 +9,9 @@ from jaxtyping import Array, Float
 from numpyro import distributions as dist
 from numpyro.distributions import Distribution
 
-from nlmefit.latent import AbstractLatentModel, Parameter
-from nlmefit.population import PopulationModel
-from nlmefit.typing import Theta
+from nlmefit.core.typing import Theta
+from nlmefit.latent.model import AbstractLatentModel, Parameter
+from nlmefit.population.latent import PopulationModel
 
 
 class AbstractShowing(AbstractLatentModel):

@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array
 
+from nlmefit.core.errors import DataError, unknown
+from nlmefit.core.options import is_number
 from nlmefit.data.epochs import Rule
 from nlmefit.data.frames import as_pandas, is_table
 from nlmefit.data.needs import Needs, needs_of
 from nlmefit.data.reading import Reading
 from nlmefit.data.subjects import Subjects
-from nlmefit.errors import DataError, unknown
 from nlmefit.estimate.draws import generator
-from nlmefit.model import Model
-from nlmefit.options import is_number
-from nlmefit.results import Fit
+from nlmefit.population.model import Model
+from nlmefit.results.fit import Fit
 from nlmefit.simulation.covariate_model import CovariateModel
 
 

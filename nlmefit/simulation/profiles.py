@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Array, Bool, Float
 
+from nlmefit.core.errors import DataError, MethodError
+from nlmefit.core.options import check_numbers, is_number
+from nlmefit.core.progress import Progress
+from nlmefit.core.shown import html
 from nlmefit.data.epochs import Rule
 from nlmefit.data.regimen import Regimen
 from nlmefit.data.scenario import Scenario, scenario
 from nlmefit.data.subjects import Subjects
-from nlmefit.errors import DataError, MethodError
 from nlmefit.estimate.problem import Problem
-from nlmefit.model import Model
-from nlmefit.options import check_numbers, is_number
-from nlmefit.population import PopulationModel
-from nlmefit.progress import Progress
-from nlmefit.shown import html
+from nlmefit.population.latent import PopulationModel
+from nlmefit.population.model import Model
 from nlmefit.simulation.outputs import showing
 from nlmefit.simulation.replicates import Piece, pieces, random_effects
 from nlmefit.simulation.written import written

@@ -17,13 +17,13 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution
 
-from nlmefit.backend import compiled
+from nlmefit.core.backend import compiled
+from nlmefit.core.typing import Theta
 from nlmefit.estimate.batches import cores
 from nlmefit.estimate.coordinates import Coordinates
+from nlmefit.estimate.modes.sturdy import sturdily
 from nlmefit.estimate.problem import Problem, Structure
-from nlmefit.estimate.sturdy import sturdily
-from nlmefit.latent import AbstractLatentModel
-from nlmefit.typing import Theta
+from nlmefit.latent.model import AbstractLatentModel
 
 CHEAP, COSTLY = 1 << 16, 1 << 13
 """Rows (draws x subjects x rows) of a piece: it should fit the cache, and be worth a call."""

@@ -7,17 +7,17 @@ import jax
 import numpy as np
 import pandas as pd
 
+from nlmefit.analysis.posterior import Posterior
+from nlmefit.core.errors import DataError, MethodError, ModelError
+from nlmefit.core.keys import Key, jax_key
+from nlmefit.core.options import check_numbers, check_truth, check_whole
 from nlmefit.data.regimen import Regimen
 from nlmefit.data.scenario import scenario
 from nlmefit.data.subjects import Subjects
-from nlmefit.errors import DataError, MethodError, ModelError
 from nlmefit.estimate.problem import Problem
-from nlmefit.keys import Key, jax_key
-from nlmefit.model import Model
-from nlmefit.options import check_numbers, check_truth, check_whole
-from nlmefit.population import PopulationModel
-from nlmefit.posterior import Posterior
-from nlmefit.results import Fit
+from nlmefit.population.latent import PopulationModel
+from nlmefit.population.model import Model
+from nlmefit.results.fit import Fit
 from nlmefit.simulation.covariate_model import CovariateModel
 from nlmefit.simulation.draws import Draws, Effects, Layer
 from nlmefit.simulation.given_effects import given_effects

@@ -1,0 +1,1 @@
+"""Amounts in the compartments over time, for one subject."""

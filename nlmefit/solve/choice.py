@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from nlmefit.core.errors import ModelError
 from nlmefit.declare.compartments import AbstractCompartments
 from nlmefit.declare.dynamics import AbstractDynamics
 from nlmefit.declare.model import AbstractModel
 from nlmefit.declare.solver import AbstractSolver, ClosedForm, MatrixExponential, RungeKutta
-from nlmefit.errors import ModelError
 from nlmefit.solve.amounts import vector_field
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from examples import Example, examples
+from models import Example, examples
 
 import nlmefit as nm
 

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 import nlmefit as nm
+from nlmefit.analysis.fit import bind
 from nlmefit.estimate.batches import alike
-from nlmefit.estimate.objective import Objective
+from nlmefit.estimate.modes.objective import Objective
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import bind
 
 
 class Oral(nm.Model):

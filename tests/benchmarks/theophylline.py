@@ -82,7 +82,7 @@ def child(case: str, repeats: int) -> None:
     import pandas as pd
 
     import nlmefit as nm
-    from nlmefit.cli import load_model
+    from nlmefit.cli.main import load_model
 
     measured: dict[str, Any] = {"import": Clock.now().since(began)}
     stages = Stages()

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from examples import PKPD, Fraction, Theophylline, examples
+from models import PKPD, Fraction, Theophylline, examples
 from numpyro import distributions as dist
 
 import nlmefit as nm

@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from examples import Theophylline
+from models import Theophylline
 
 import nlmefit as nm
 from nlmefit.data.needs import needs_of

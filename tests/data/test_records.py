@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import nlmefit as nm
-from nlmefit.population import PopulationModel
+from nlmefit.population.latent import PopulationModel
 
 
 class Bolus(nm.Model):

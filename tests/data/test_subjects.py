@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from examples import PKPD, Counts, Theophylline
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models import PKPD, Counts, Theophylline
 
 import nlmefit as nm
 

@@ -5,12 +5,12 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from examples import PKPD, PhenobarbitalCovariates, Theophylline, TheophyllineZeroOrder, examples
+from models import PKPD, PhenobarbitalCovariates, Theophylline, TheophyllineZeroOrder, examples
 from numpyro import distributions as dist
 
 import nlmefit as nm
 from nlmefit.declare.model import Specification
-from nlmefit.population import PopulationModel
+from nlmefit.population.latent import PopulationModel
 
 
 def oral(**changes):

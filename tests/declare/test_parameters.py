@@ -7,7 +7,7 @@ import pytest
 
 import nlmefit as nm
 from nlmefit.declare.residual import Combined
-from nlmefit.population import PopulationModel
+from nlmefit.population.latent import PopulationModel
 
 ETA, WT = 0.4, 82.0
 

@@ -5,16 +5,16 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from examples import examples
+from models import examples
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.errors import MethodError
-from nlmefit.estimate.amortized import AmortizedVI
-from nlmefit.estimate.encoder import Reader, SetEncoder
+from nlmefit.analysis.fit import bind
+from nlmefit.core.errors import MethodError
 from nlmefit.estimate.problem import Problem
-from nlmefit.estimate.wake_sleep import Trainer
-from nlmefit.fit import bind
+from nlmefit.estimate.variational.amortized import AmortizedVI
+from nlmefit.estimate.variational.encoder import Reader, SetEncoder
+from nlmefit.estimate.variational.wake_sleep import Trainer
 
 SMALL = SetEncoder(width=16, depth=1)
 KEY = jax.random.key(7)

@@ -1,6 +1,6 @@
 """What each approximation of log p(y) is off by, on a model whose random effects enter nonlinearly."""
 
-from examples import examples
+from models import examples
 
 import nlmefit as nm
 

@@ -2,7 +2,7 @@
 
 import pytest
 from benchmarks.bad_starts import MODELS, study
-from examples import examples
+from models import examples
 
 import nlmefit as nm
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from examples import examples
+from models import examples
 
 import nlmefit as nm
+from nlmefit.analysis.fit import bind
 from nlmefit.estimate import batches
-from nlmefit.fit import bind
 
 
 def unequal():

@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from examples import examples
+from models import examples
 from scipy.optimize import brentq, minimize
 
 import nlmefit as nm
-from nlmefit.estimate.empirical_bayes import bounded_step, find_mode
+from nlmefit.analysis.fit import bind
 from nlmefit.estimate.factor import factorize, is_positive, log_determinant, solve
-from nlmefit.estimate.objective import Contributions, Objective, _better
+from nlmefit.estimate.modes.empirical_bayes import bounded_step, find_mode
+from nlmefit.estimate.modes.objective import Contributions, Objective, _better
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import bind
-from nlmefit.program import log_joint
+from nlmefit.latent.program import log_joint
 
 
 @pytest.mark.parametrize("name", ["theophylline", pytest.param("phenobarbital", marks=pytest.mark.slow), "counts", "pkpd"])

@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.generative.bijections import Affine, Chain, Linear
+from nlmefit.generative.flows.bijections import Affine, Chain, Linear
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.training import is_weight
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from examples import examples
+from models import examples
 
 import nlmefit as nm
-from nlmefit.estimate.objective import Objective
+from nlmefit.analysis.fit import bind
+from nlmefit.estimate.modes.objective import Objective
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import bind
 
 METHODS = {
     "FO": nm.FO(),

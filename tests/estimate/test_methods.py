@@ -4,14 +4,14 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from examples import examples
+from models import examples
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.estimate import em
-from nlmefit.estimate.objective import Objective
+from nlmefit.analysis.fit import bind
+from nlmefit.estimate.em import em
+from nlmefit.estimate.modes.objective import Objective
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import bind
 
 DETERMINISTIC = {
     "VI": nm.VI(),
@@ -150,7 +150,7 @@ def test_interrupting_keeps_what_was_found(method, monkeypatch):
         if len(calls) == 30:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("nlmefit.progress.Progress.stage", stop)
+    monkeypatch.setattr("nlmefit.core.progress.Progress.stage", stop)
     fit = nm.fit(Lines(), lines(), method)
     assert fit.status.state == "failed"
     assert "Interrupted" in str(fit.status)

@@ -10,12 +10,12 @@ from scipy.stats import halfnorm, norm
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.estimate.map import MAP, penalty
-from nlmefit.estimate.mixing import effective_draws, judge_chains, r_hat
-from nlmefit.estimate.nuts import NUTS
-from nlmefit.estimate.objective import Objective
+from nlmefit.analysis.fit import bind
+from nlmefit.estimate.mcmc.mixing import effective_draws, judge_chains, r_hat
+from nlmefit.estimate.mcmc.nuts import NUTS
+from nlmefit.estimate.modes.map import MAP, penalty
+from nlmefit.estimate.modes.objective import Objective
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import bind
 
 OMEGA, SIGMA = 1.2, 0.6
 
@@ -333,7 +333,7 @@ def test_map_wraps_methods_only():
 
 @pytest.mark.slow
 def test_theophylline_stays_in_its_mode_and_agrees_between_forms(theophylline):
-    from examples import Theophylline
+    from models import Theophylline
 
     fits = [nm.fit(Theophylline(), theophylline, NUTS(draws=2000, target_accept=0.95, centred=c), progress=False)
             for c in (False, True)]  # fmt: skip

@@ -5,19 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from examples import PKPD, Counts, Theophylline, Turnover, examples
+from models import PKPD, Counts, Theophylline, Turnover, examples
 from numpyro import distributions as dist
 from scipy import stats
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.estimate import sequential_importance
+from nlmefit.analysis.fit import bind
+from nlmefit.analysis.one_step_ahead import one_step_ahead
 from nlmefit.estimate.observations import Order, cdf, through
-from nlmefit.estimate.predictive import SequentialImportance
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import bind
-from nlmefit.one_step_ahead import one_step_ahead
-from nlmefit.program import Site
+from nlmefit.estimate.referee import sequential_importance
+from nlmefit.estimate.referee.predictive import SequentialImportance
+from nlmefit.latent.program import Site
 
 COLUMNS = ["ID", "TIME", "endpoint", "observed", "log_predictive", "mean", "sd", "pit", "mc_se", "ess"]
 

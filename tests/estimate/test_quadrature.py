@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from examples import examples
+from models import examples
 from scipy.integrate import quad
 from scipy.stats import norm, poisson
 

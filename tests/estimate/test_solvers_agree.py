@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from examples import Theophylline, TheophyllineZeroOrder
+from models import Theophylline, TheophyllineZeroOrder
 
 import nlmefit as nm
-from nlmefit.estimate.objective import Objective
+from nlmefit.analysis.fit import bind
+from nlmefit.estimate.modes.objective import Objective
 from nlmefit.estimate.problem import Problem
-from nlmefit.fit import bind
 
 DATASETS = Path(__file__).parents[2] / "datasets"
 METHODS = {"FO": nm.FO(), "FOCEI": nm.FOCE(interaction=True), "Laplace": nm.Laplace()}

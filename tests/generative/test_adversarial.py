@@ -9,11 +9,11 @@ from scipy import stats
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.generative import game as games
-from nlmefit.generative.critic import Critic
+from nlmefit.generative.adversarial import game as games
+from nlmefit.generative.adversarial.critic import Critic
 from nlmefit.generative.divergence import Draws, Interval, gan_value, jensen_shannon, optimal_discriminator
 from nlmefit.generative.rows import Samples
-from nlmefit.generative.transport import wasserstein
+from nlmefit.generative.transport.optimal_transport import wasserstein
 
 QUIET = {"progress": False}
 P, Q = stats.norm(0, 1), stats.norm(1, 0.8)

@@ -10,8 +10,8 @@ from scipy.stats import norm
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.generative import mixture_cdf, splines
-from nlmefit.generative.bijections import Affine, Chain, Linear, Permutation, Repeated
+from nlmefit.generative.flows import mixture_cdf, splines
+from nlmefit.generative.flows.bijections import Affine, Chain, Linear, Permutation, Repeated
 
 NETWORK = gen.MLP(8, 1)
 D, C = 3, 2

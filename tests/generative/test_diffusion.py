@@ -12,10 +12,10 @@ from scipy.stats import norm
 import nlmefit as nm
 from nlmefit import generative as gen
 from nlmefit.estimate.draws import matched
-from nlmefit.generative.decoder import Networks
-from nlmefit.generative.denoising import denoising_error
-from nlmefit.generative.noising import noise, reverse, signal, transition
+from nlmefit.generative.diffusion.denoising import denoising_error
+from nlmefit.generative.diffusion.noising import noise, reverse, signal, transition
 from nlmefit.generative.rows import Samples
+from nlmefit.generative.variational.decoder import Networks
 
 NONE = jnp.zeros(0)
 SD = 0.4

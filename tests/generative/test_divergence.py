@@ -22,7 +22,7 @@ from nlmefit.generative.divergence import (
     optimal_discriminator,
     reverse_kl,
 )
-from nlmefit.generative.transport import wasserstein
+from nlmefit.generative.transport.optimal_transport import wasserstein
 
 P, Q = norm(0.0, 1.0), norm(1.0, 0.8)
 LINE = Interval(-12.0, 12.0)

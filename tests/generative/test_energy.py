@@ -11,8 +11,8 @@ from scipy import stats
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.generative.energy import AbstractEnergy
-from nlmefit.generative.score_matching import exact, sliced
+from nlmefit.generative.energy.energy import AbstractEnergy
+from nlmefit.generative.energy.score_matching import exact, sliced
 
 QUIET = {"progress": False}
 

@@ -11,9 +11,9 @@ from scipy.stats import norm
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.generative import couplings
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.training import train
+from nlmefit.generative.transport import couplings
 
 MEAN, SD = 1.5, 0.4
 FAST = gen.Training(steps=1500, batch=256, rate=1e-2, average=0.99, precision="float32")

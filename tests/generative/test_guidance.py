@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.generative.noising import noise, signal
+from nlmefit.generative.diffusion.noising import noise, signal
 from nlmefit.generative.rows import Samples
 
 SD = 0.7

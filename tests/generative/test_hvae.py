@@ -10,8 +10,8 @@ from scipy.stats import norm
 import nlmefit as nm
 from nlmefit import generative as gen
 from nlmefit.estimate.draws import matched
-from nlmefit.generative.decoder import Networks
 from nlmefit.generative.rows import Samples
+from nlmefit.generative.variational.decoder import Networks
 
 ALPHA = 1 - np.linspace(0.1, 0.4, 5)  # q(z_t | z_{t-1}) = N(sqrt(alpha_t) z_{t-1}, 1 - alpha_t), z_0 = x
 FACTOR, VARIANCE = np.array([0.9, 0.8, 0.85, 0.7, 0.9]), np.array([0.3, 0.25, 0.2, 0.3, 0.4])  # p(z_{t-1} | z_t)

@@ -8,7 +8,7 @@ import pytest
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.generative import neural_ode
+from nlmefit.generative.transport import neural_ode
 
 
 def linear(t, z, theta):

@@ -7,7 +7,7 @@ import pytest
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.generative.noising import Prediction, noise, reverse, signal, step_divergence, transition
+from nlmefit.generative.diffusion.noising import Prediction, noise, reverse, signal, step_divergence, transition
 
 ALPHA = 1 - np.linspace(0.1, 0.4, 5)
 ABAR = np.cumprod(ALPHA)

@@ -6,7 +6,7 @@ from scipy.stats import halfnorm, multivariate_normal, multivariate_t, norm
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.estimate.mixing import effective_draws
+from nlmefit.estimate.mcmc.mixing import effective_draws
 
 METHODS = [nm.FO(), nm.FOCE(), nm.FOCE(interaction=True), nm.Laplace(), nm.Quadrature(nodes=1), nm.Quadrature(nodes=4)]
 

@@ -15,20 +15,20 @@ import pandas as pd
 import pytest
 
 import nlmefit as nm
-from nlmefit import archive
 from nlmefit import generative as gen
+from nlmefit.core import archive
+from nlmefit.generative.adversarial.game import AbstractGame
 from nlmefit.generative.capability import AbstractGenerative
-from nlmefit.generative.coupling_layers import AbstractCoupling
-from nlmefit.generative.couplings import AbstractSourceCoupling
-from nlmefit.generative.energy import AbstractEnergy
-from nlmefit.generative.game import AbstractGame
-from nlmefit.generative.guidance import AbstractGuided
-from nlmefit.generative.likelihood import AbstractLikelihood
+from nlmefit.generative.diffusion.guidance import AbstractGuided
+from nlmefit.generative.diffusion.reverse_time import AbstractWrapped
+from nlmefit.generative.diffusion.schedule import AbstractSchedule
+from nlmefit.generative.energy.energy import AbstractEnergy
+from nlmefit.generative.flows.coupling_layers import AbstractCoupling
 from nlmefit.generative.method import AbstractTrainer
-from nlmefit.generative.neural_ode import AbstractSolver
-from nlmefit.generative.reverse_time import AbstractWrapped
-from nlmefit.generative.schedule import AbstractSchedule
 from nlmefit.generative.serialization import content, own_names, restored
+from nlmefit.generative.transport.couplings import AbstractSourceCoupling
+from nlmefit.generative.transport.neural_ode import AbstractSolver
+from nlmefit.generative.variational.likelihood import AbstractLikelihood
 
 X = np.random.default_rng(0).normal(size=(40, 2)) @ np.array([[1.0, 0.5], [0.0, 2.0]]) + 3
 UPPER = (X[:, :1] > 3).astype(float)

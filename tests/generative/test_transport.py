@@ -7,7 +7,7 @@ from scipy.integrate import solve_ivp
 from scipy.stats import norm, wasserstein_distance
 
 import nlmefit as nm
-from nlmefit.generative.transport import normalized_path_energy, pairing, path_energy, sinkhorn, wasserstein
+from nlmefit.generative.transport.optimal_transport import normalized_path_energy, pairing, path_energy, sinkhorn, wasserstein
 
 SHIFT = np.array([3.0, -4.0])
 """Of length 5."""

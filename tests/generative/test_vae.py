@@ -8,13 +8,13 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import nlmefit as nm
-from nlmefit import gaussian
 from nlmefit import generative as gen
-from nlmefit.estimate import wake_sleep
+from nlmefit.core import gaussian
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.draws import matched
-from nlmefit.generative import vae
+from nlmefit.estimate.variational import wake_sleep
 from nlmefit.generative.rows import Samples
+from nlmefit.generative.variational import vae
 
 AFFINE = gen.MLP(depth=0)
 NONE = jnp.zeros(0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from examples import examples
+from models import examples
 from scipy.stats import norm
 
 import nlmefit as nm

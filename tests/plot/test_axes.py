@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import nlmefit as nm
-from nlmefit.diagnose.bins import bin_edges
+from nlmefit.diagnostics.bins import bin_edges
 from nlmefit.plot.log_ticks import LogTicks
 
 

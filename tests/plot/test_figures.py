@@ -7,8 +7,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from examples import PKPD, Counts, Theophylline, examples
 from matplotlib.figure import Figure
+from models import PKPD, Counts, Theophylline, examples
 
 import nlmefit as nm
 from nlmefit.plot import style

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from models import CASES, FOCEI, SEX_RUNS, SEX_THETA, WANG, Case, Decay, DecayT, PanelIV, PanelOral, Theophylline
+from cases import CASES, FOCEI, SEX_RUNS, SEX_THETA, WANG, Case
+from models import Decay, DecayT, PanelIV, PanelOral, Theophylline
 
 import nlmefit as nm
 

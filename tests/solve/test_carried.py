@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import nlmefit as nm
-from nlmefit.backend import compiled
+from nlmefit.core.backend import compiled
 from nlmefit.solve import superposition
 from nlmefit.solve.arrivals import Arrivals
 

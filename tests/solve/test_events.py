@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from scipy.integrate import solve_ivp
 
 import nlmefit as nm
-from nlmefit.backend import compiled
-from nlmefit.population import PopulationModel
+from nlmefit.core.backend import compiled
+from nlmefit.population.latent import PopulationModel
 
 LIBRARY = {1: nm.OneCompartment, 2: nm.TwoCompartment, 3: nm.ThreeCompartment}
 STRUCTURES = [(number, absorption) for number in LIBRARY for absorption in (None, "first-order", "zero-order")]

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import nlmefit as nm
-from nlmefit.population import PopulationModel
+from nlmefit.population.latent import PopulationModel
 
 RECORDS = pd.DataFrame(
     {"ID": 1, "TIME": [0.0, 1.0, 2.0, 6.0], "DV": [0.0, 1.0, 2.0, 1.0], "AMT": [10.0, 0, 0, 0], "EVID": [1, 0, 0, 0], "WT": 70.0}

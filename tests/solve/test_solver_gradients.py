@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 import nlmefit as nm
-from nlmefit.backend import compiled
-from nlmefit.population import PopulationModel
+from nlmefit.core.backend import compiled
+from nlmefit.population.latent import PopulationModel
 
 STEPS = nm.RungeKutta(rtol=1e-10, atol=1e-12)
 

@@ -1,1 +1,1 @@
-"""Published structural models as values to assign to `dynamics`."""
+"""Structural models under their names."""

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, final
 
+from nlmefit.core.errors import ModelError
 from nlmefit.declare.dynamics import Route
 from nlmefit.declare.library.arguments import check_flag, check_one_of
-from nlmefit.errors import ModelError
 
 
 class AbstractAbsorption(abc.ABC):

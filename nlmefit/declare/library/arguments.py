@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nlmefit.errors import ModelError
+from nlmefit.core.errors import ModelError
 
 
 def check_one_of(owner: object, argument: str, value: object, known: Sequence[object]) -> None:

@@ -4,9 +4,9 @@ import abc
 from collections.abc import Mapping
 from typing import Any
 
+from nlmefit.core.errors import ModelError
 from nlmefit.declare.dynamics import AbstractDynamics, Route
 from nlmefit.declare.library.pharmacokinetics import AbstractPharmacokinetics
-from nlmefit.errors import ModelError
 
 
 class AbstractPharmacodynamics(AbstractDynamics):

@@ -1,0 +1,1 @@
+"""The verbs: fit, evaluate, check, predict, compare and their kin."""

@@ -1,0 +1,1 @@
+"""What everything stands on: array names, errors, settings of JAX, keys, progress, Gaussian algebra, networks."""

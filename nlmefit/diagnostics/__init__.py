@@ -1,0 +1,1 @@
+"""Residuals, predictive checks, shrinkage and influence."""

@@ -1,0 +1,1 @@
+"""SAEM, importance-sampling EM and iterative two-stage."""

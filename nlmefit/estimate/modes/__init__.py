@@ -1,0 +1,1 @@
+"""Methods around the modes of random effects: FO, FOCE, Laplace, quadrature, MAP."""

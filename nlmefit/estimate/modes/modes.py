@@ -1,0 +1,72 @@
+"""The modes of p(z | y_i, theta) by themselves, with Laplace's approximation of log p(y_i | theta) there."""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from nlmefit.core.typing import Scalar, Theta
+from nlmefit.estimate.coordinates import Coordinates
+from nlmefit.estimate.density import Sites, log_joint
+from nlmefit.estimate.factor import factorize, log_determinant
+from nlmefit.estimate.method import Kind
+from nlmefit.estimate.modes.at_mode import two_log_integral
+from nlmefit.estimate.modes.empirical_bayes import Mode, find_costly_mode, find_mode
+from nlmefit.estimate.modes.objective import Contributions, Objective
+from nlmefit.estimate.posterior import AbstractPosterior, Gaussian
+from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.standard_errors import Covariance
+from nlmefit.latent.model import AbstractLatentModel
+
+
+def modes(problem: Problem, u: np.ndarray) -> Contributions:
+    """Every subject's mode and Hessian at u (its gradient is 0: no derivative in u is taken)."""
+    return Objective(problem, _Modes()).contributions(u)
+
+
+def posterior_mode(sites: Sites, start: Float[Array, "q"]) -> Mode:
+    """The mode of p(z | y, theta) from `start`, with the Hessian of -log p(y, z) there."""
+    if not sites.model.costly or start.shape[0] == 0:
+        return find_mode(lambda z: -log_joint(sites, z), start)
+
+    def objective(local: Any, z: Array) -> Scalar:
+        return -log_joint(Sites(sites.model, sites.theta, sites.root, sites.subject, local), z)
+
+    return find_costly_mode(lambda z, order: sites.near(z, order).local, objective, start, 2)[0]
+
+
+@final
+@dataclass(frozen=True)
+class _Modes:
+    kind: Kind = "approximation"
+    has_modes: bool = True
+    all_modes: bool = False
+    covariance: Covariance = "none"
+
+    @property
+    def notes(self) -> dict[str, str]:
+        return {}
+
+    def posterior(self, found: Contributions) -> AbstractPosterior:
+        return Gaussian.at_mode(found.z, found.hessian)
+
+    def subject_contribution(
+        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
+    ) -> Contributions:
+        theta = coordinates.theta(u, fixed)
+        sites = Sites(model, theta, model.omega(theta), subject)
+        mode = posterior_mode(sites, start)
+        value = two_log_integral(mode.value, log_determinant(factorize(mode.hessian)), start.shape[0])
+        return Contributions(
+            value,
+            jnp.zeros_like(u),
+            mode.z,
+            mode.value,
+            mode.hessian,
+            mode.converged,
+            mode.iterations,
+            mode.failures,
+            jnp.zeros(0),
+        )

@@ -1,0 +1,160 @@
+"""The population objective -2 log L(u) of a method, its gradient, and what every subject adds to them."""
+
+from collections.abc import Callable
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from nlmefit.core.backend import compiled
+from nlmefit.core.typing import Theta
+from nlmefit.estimate.coordinates import Coordinates
+from nlmefit.estimate.method import Kind
+from nlmefit.estimate.posterior import AbstractPosterior
+from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.standard_errors import Covariance
+from nlmefit.latent.model import AbstractLatentModel
+
+
+class Contributions(NamedTuple):
+    """Per subject (leading axis N): -2 log L_i, its gradient in u, and the mode."""
+
+    value: Any
+    gradient: Any
+    z: Any
+    inner: Any
+    """-log p(y, z) at the mode: the lower, the better the mode."""
+    hessian: Any
+    converged: Any
+    iterations: Any
+    failures: Any
+    """Points on the way to the mode at which the density could not be computed."""
+    learned: Any
+    """What else the method learned of the subject, as one vector."""
+
+
+class MarginalMethod(Protocol):
+    """What the objective and its search read of a method; a hashable value."""
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def has_modes(self) -> bool: ...
+
+    @property
+    def all_modes(self) -> bool: ...
+
+    @property
+    def covariance(self) -> Covariance: ...
+
+    @property
+    def notes(self) -> dict[str, str]: ...
+
+    def posterior(self, found: Contributions) -> AbstractPosterior: ...
+
+    def subject_contribution(
+        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
+    ) -> Contributions: ...
+
+
+Penalty = Callable[[np.ndarray], tuple[float, np.ndarray]]
+"""What a search adds to -2 log L at u, once for all subjects, and its gradient."""
+
+
+@lru_cache(maxsize=64)
+def _batch(structure: Structure) -> Any:
+    model, (method,) = structure.model, structure.others
+    coordinates = Coordinates(model.parameters())
+
+    def one(u: Array, fixed: Theta, start: Array, subject: Any) -> Contributions:
+        return method.subject_contribution(model, coordinates, u, fixed, start, subject)
+
+    def batch(u: Array, fixed: Theta, starts: Array, subjects: Any) -> Contributions:
+        return jax.vmap(lambda start, subject: one(u, fixed, start, subject))(starts, subjects)
+
+    return compiled(batch)
+
+
+class Objective:
+    """-2 log L and its gradient for one model, data set and method. A function of u alone: modes are searched from the
+    same starts at every call, from 0 or, where the method asks for all modes, from others too."""
+
+    def __init__(self, problem: Problem, method: MarginalMethod, penalty: Penalty | None = None):
+        self.problem, self.method = problem, method
+        self.penalty: Penalty = penalty or (lambda u: (0.0, np.zeros_like(u)))
+        self.coordinates, self.size, self.q = problem.coordinates, problem.size, problem.q
+        self._run = _batch(Structure(problem.model, method))
+        others = retry_starts(self.size, self.q) if method.has_modes and method.all_modes else []
+        self.starts: tuple[np.ndarray, ...] = (np.zeros((self.size, self.q)), *others)
+        self.evaluations = 0
+        self.failures = 0
+        """Points at which a subject's density could not be computed; they were passed over."""
+        self.rescued = 0
+        """Searches for a mode that the sturdier form of the model had to do."""
+
+    def contributions(self, u: Float[np.ndarray, "p"]) -> Contributions:
+        """Every subject's contribution at u: at the mode found from 0, or at the best of all that were asked for. A subject whose
+        search fails is sought from other starts."""
+        result = self._from(u, self.starts[0])
+        for start in self.starts[1:]:
+            result = _better(result, self._from(u, start))
+        if not np.all(result.converged):
+            for start in retry_starts(self.size, self.q):
+                lost = ~result.converged
+                result = _better(result, self._from(u, start, lost), lost)
+                if np.all(result.converged):
+                    break
+        return self._rescued(u, result)
+
+    def _rescued(self, u: np.ndarray, found: Contributions) -> Contributions:
+        """Subjects that could not be computed, by the sturdier form of the model if it has one."""
+        lost = ~found.converged & (found.failures > 0)
+        if not lost.any() or self._sturdier is None:
+            return found
+        other = self._sturdier._from(u, self.starts[0], lost)
+        better = _better(found, other, lost)
+        self.rescued += int(np.sum(better.converged & lost))
+        return better
+
+    @cached_property
+    def _sturdier(self) -> "Objective | None":
+        model = self.problem.model.sturdier()
+        return None if model is None else Objective(Problem(model, self.problem.data), self.method)
+
+    def best_modes(self, u: Float[np.ndarray, "p"], found: Contributions) -> Contributions:
+        """`found`, with a better mode where one of the nearer other starts leads to one."""
+        best = found
+        for start in retry_starts(self.size, self.q)[: 2 * self.q]:
+            best = _better(best, self._from(u, start))
+        return best
+
+    def _from(self, u: np.ndarray, starts: np.ndarray, only: np.ndarray | None = None) -> Contributions:
+        self.evaluations += 1
+        u = np.asarray(u)
+        fixed = self.problem.fixed
+        found = Contributions(*self.problem.batches.evaluate(lambda z, s: self._run(u, fixed, z, s), starts, only))
+        self.failures += int(found.failures.sum())
+        return found
+
+
+def retry_starts(size: int, q: int) -> list[np.ndarray]:
+    """Fixed other starts for the modes: near and far to either side of each random effect, in prior standard deviations."""
+    offsets = [sign * length * np.eye(q)[k] for length in (1.5, 3.0) for k in range(q) for sign in (1, -1)]
+    return [np.broadcast_to(offset, (size, q)).copy() for offset in offsets]
+
+
+def _better(a: Contributions, b: Contributions, only: Bool[np.ndarray, "N"] | None = None) -> Contributions:
+    """By subject, the converged one, and of two converged ones the lower mode. With `only`, b is of those subjects alone (what it
+    holds of others was not searched for)."""
+    finite_a, finite_b = np.isfinite(a.inner) & np.isfinite(a.value), np.isfinite(b.inner) & np.isfinite(b.value)
+    lower = finite_b & (~finite_a | (b.inner < a.inner - 1e-9))
+    take = (b.converged & finite_b & ~a.converged) | (lower & (b.converged | ~a.converged))
+    take &= True if only is None else only
+
+    def pick(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.where(take.reshape(-1, *([1] * (x.ndim - 1))), y, x)
+
+    return Contributions(*(pick(x, y) for x, y in zip(a, b, strict=True)))

@@ -1,0 +1,1 @@
+"""Importance sampling: the marginal likelihood of whatever fit, one step ahead too."""

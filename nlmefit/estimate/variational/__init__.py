@@ -1,0 +1,1 @@
+"""Variational inference by subject, and amortized by an encoder."""

@@ -1,0 +1,1 @@
+"""A declared model and its solver as a latent-variable model."""

@@ -1,0 +1,1 @@
+"""A fit as a record: its tables, its printing, its file."""
