@@ -6,7 +6,7 @@ import pytest
 from numpyro import distributions as dist
 
 import nlmefit as nm
-from nlmefit.results.fit import wald
+from nlmefit.results.tables import wald
 
 FOCEI = nm.FOCE(interaction=True)
 

@@ -17,7 +17,8 @@ from nlmefit.estimate.referee.marginal import DEFAULT, Marginal, Referee, margin
 from nlmefit.latent.model import AbstractLatentModel
 from nlmefit.population.model import Model
 from nlmefit.results.fit import Fit
-from nlmefit.results.saved import SavedModel, same_data
+from nlmefit.results.saved import SavedModel
+from nlmefit.results.stored import same_data
 
 
 def log_marginal(

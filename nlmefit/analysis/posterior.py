@@ -21,7 +21,7 @@ from nlmefit.estimate.problem import Problem
 from nlmefit.latent.model import AbstractLatentModel
 from nlmefit.population.model import Model
 from nlmefit.results.fit import Fit
-from nlmefit.results.saved import same_data
+from nlmefit.results.stored import same_data
 
 
 @dataclass(frozen=True)

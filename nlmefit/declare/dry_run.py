@@ -2,51 +2,22 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from nlmefit.core.backend import check_process
 from nlmefit.core.errors import ModelError, nearest, unknown
+from nlmefit.declare.declared import DeclaredModel, Reads
 from nlmefit.declare.dosing import Dosing
 from nlmefit.declare.namespace import Namespace, Recorder, Watched
 from nlmefit.declare.specification import Specification, check_distinct
 from nlmefit.declare.written import Written, check_compartments, written_derivatives
 
-if TYPE_CHECKING:
-    from nlmefit.declare.model import AbstractModel
 
-
-@dataclass(frozen=True)
-class Reads:
-    """What the methods of a model read and return."""
-
-    outputs: tuple[str, ...]
-    """What `observe` returns: the endpoints, and predictions that nobody observes."""
-    endpoints: tuple[str, ...]
-    """The outputs with a residual model or a distribution of their own."""
-    covariates: tuple[str, ...]
-    distributions: tuple[str, ...]
-    """Endpoints for which `observe` returns a distribution of its own."""
-    joint: bool
-    """Whether one of these is of several numbers at once."""
-    amounts: tuple[str, ...]
-    """Compartments whose amounts `observe` reads."""
-    dosing: frozenset[tuple[str, str]]
-    """(compartment, property) of the doses that are modelled: lag, bioavailability, rate, duration."""
-    dynamics: tuple[str, ...]
-    """Individual parameters and covariates that enter the amounts: the dynamics, the initial amounts and the routes of doses."""
-    routed: tuple[str, ...]
-    """Compartments into which a bolus becomes an input of some duration."""
-    initial: bool
-    """Whether the model gives initial amounts."""
-    wrong: tuple[str, ...] = ()
-    """What the methods return that is no number of one record, in words."""
-
-
-def dry_run(model: "AbstractModel") -> Reads:
+def dry_run(model: DeclaredModel) -> Reads:
     """Run the model's methods once on abstract numbers: check every name, learn what they read, and complete
     `model.specification` by the compartments of dynamics written as a method."""
     check_process()
@@ -163,7 +134,7 @@ def dry_run(model: "AbstractModel") -> Reads:
     )
 
 
-def _complete(model: "AbstractModel", number: Any, p: Namespace) -> None:
+def _complete(model: DeclaredModel, number: Any, p: Namespace) -> None:
     """The compartments of dynamics written as a method: the keys of what it returns."""
     used: set[str] = set()
     anything = Recorder({}, "compartment", number, lambda name, known: used.add(name))
@@ -174,7 +145,7 @@ def _complete(model: "AbstractModel", number: Any, p: Namespace) -> None:
     model._spec = spec
 
 
-def _check_derivatives(model: "AbstractModel", number: Any, A: Mapping[str, Any], p: Namespace) -> None:
+def _check_derivatives(model: DeclaredModel, number: Any, A: Mapping[str, Any], p: Namespace) -> None:
     """ModelError where a derivative is no number (an array, None)."""
     dynamics = model.specification.dynamics
     assert dynamics is not None
@@ -182,7 +153,7 @@ def _check_derivatives(model: "AbstractModel", number: Any, A: Mapping[str, Any]
         _check_scalar(type(model), "dynamics", name, value)
 
 
-def _initial(model: "AbstractModel", p: Namespace) -> list[str]:
+def _initial(model: DeclaredModel, p: Namespace) -> list[str]:
     """Compartments with an initial amount, checked."""
     given = model.initial_of(p)
     for name, value in given.items():

@@ -6,20 +6,18 @@ What is printed is what is computed: the model's own methods are traced by JAX a
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nlmefit.declare.covariates import Category, code
+from nlmefit.declare.declared import DeclaredModel
 from nlmefit.declare.namespace import Namespace
 from nlmefit.declare.network import CALL
 from nlmefit.declare.variant import variant
 from nlmefit.declare.written import Written
-
-if TYPE_CHECKING:
-    from nlmefit.declare.model import AbstractModel
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ def _infix(e: Expression, inner: Callable[..., str], latex: bool, outer: int) ->
     return f"({text})" if outer > strength else text
 
 
-def _sections(model: "AbstractModel") -> dict[str, dict[str, Expression]]:
+def _sections(model: DeclaredModel) -> dict[str, dict[str, Expression]]:
     """Individual parameters, derivatives, predictions and residual variances, as expressions."""
     spec = model.specification
     own = {name: _effect(spec, name) for name in spec.etas}
@@ -231,7 +229,7 @@ def _effect(spec: Any, name: str) -> str:
     return f"omega_{name}·T_{name}({', '.join(f'eta_{n}' for n in (*spec.flow.before(name), name))})"
 
 
-def _doses(model: "AbstractModel", p: Mapping[str, Any]) -> dict[str, Any]:
+def _doses(model: DeclaredModel, p: Mapping[str, Any]) -> dict[str, Any]:
     """What is modelled of the doses: "lag into central" and the like."""
     dynamics = model.specification.dynamics
     given: dict[str, Any] = {}
@@ -258,7 +256,7 @@ def _mean(predicted: Any) -> Any:
         return jnp.nan
 
 
-def text(model: "AbstractModel") -> str:
+def text(model: DeclaredModel) -> str:
     """The model as equations, in plain text."""
     spec, sections = model.specification, _sections(model)
 
@@ -304,7 +302,7 @@ def _title(dynamics: Any) -> str:
     return name + (f", {absorption} absorption" if absorption else "")
 
 
-def _random_effects(model: "AbstractModel") -> list[str]:
+def _random_effects(model: DeclaredModel) -> list[str]:
     spec = model.specification
     blocked = {name for block in spec.blocks for name in block}
     result = [f"  eta_{n} ~ N(0, {1 if n in spec.scores else f'omega_{n}^2'})" for n in spec.etas if n not in blocked]
@@ -345,7 +343,7 @@ def _latex_symbol(name: str) -> str:
     return symbol + (rf"_{{\mathrm{{{rest.replace('_', ',')}}}}}" if rest else "")
 
 
-def latex(model: "AbstractModel") -> str:
+def latex(model: DeclaredModel) -> str:
     """The model as equations, in LaTeX (an `aligned` block)."""
     spec, sections = model.specification, _sections(model)
 

@@ -4,16 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from nlmefit.core.errors import ModelError
 from nlmefit.declare.parameters import LogitNormal, LogNormal, Theta
+from nlmefit.declare.specification import Specification
 from nlmefit.declare.values import is_fixed, number
-
-if TYPE_CHECKING:
-    from nlmefit.declare.model import Specification
 
 Kind = Literal["typical", "coefficient", "network", "omega", "correlation", "flow", "residual"]
 
@@ -40,7 +38,7 @@ class PopulationParameter:
         return result
 
 
-def population_parameters(spec: "Specification") -> dict[str, PopulationParameter]:
+def population_parameters(spec: Specification) -> dict[str, PopulationParameter]:
     """All population parameters in the order in which tables show them."""
     found = [*_typical(spec), *_omegas(spec), *_correlations(spec), *_weights(spec), *_residuals(spec)]
     result: dict[str, PopulationParameter] = {}
@@ -54,7 +52,7 @@ def population_parameters(spec: "Specification") -> dict[str, PopulationParamete
     return result
 
 
-def _typical(spec: "Specification") -> list[PopulationParameter]:
+def _typical(spec: Specification) -> list[PopulationParameter]:
     result = []
     for name, parameter in spec.individuals.items():
         lower, upper = -math.inf, math.inf
@@ -83,7 +81,7 @@ def _theta(name: str, theta: Theta, kind: Kind) -> PopulationParameter:
     return PopulationParameter(name, number(theta.value, name), kind, lower, upper, fixed, theta.unit, theta.prior)
 
 
-def _omegas(spec: "Specification") -> list[PopulationParameter]:
+def _omegas(spec: Specification) -> list[PopulationParameter]:
     return [
         PopulationParameter(
             f"{symbol}_{name}",
@@ -99,7 +97,7 @@ def _omegas(spec: "Specification") -> list[PopulationParameter]:
     ]
 
 
-def _correlations(spec: "Specification") -> list[PopulationParameter]:
+def _correlations(spec: Specification) -> list[PopulationParameter]:
     return [
         PopulationParameter(f"corr_{a}_{b}", 0.0, "correlation", -1.0, 1.0)
         for block in spec.blocks
@@ -107,7 +105,7 @@ def _correlations(spec: "Specification") -> list[PopulationParameter]:
     ]
 
 
-def _weights(spec: "Specification") -> list[PopulationParameter]:
+def _weights(spec: Specification) -> list[PopulationParameter]:
     return [] if spec.flow is None else [PopulationParameter(name, 0.0, "flow") for name in spec.flow.weights()]
 
 
@@ -125,7 +123,7 @@ def correlation_matrix(block: tuple[str, ...], values: Mapping[str, float]) -> n
     return matrix
 
 
-def _residuals(spec: "Specification") -> list[PopulationParameter]:
+def _residuals(spec: Specification) -> list[PopulationParameter]:
     return [
         PopulationParameter(
             f"{endpoint}_{part}",

@@ -1,12 +1,10 @@
 """What makes a model a variant of its class: other declarations, other values."""
 
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nlmefit.declare.declared import DeclaredModel
 from nlmefit.declare.specification import declarations
-
-if TYPE_CHECKING:
-    from nlmefit.declare.model import AbstractModel
 
 MOST = 4
 """Differences that a title names."""
@@ -14,7 +12,7 @@ LONGEST = 60
 """Letters of a declaration in a title."""
 
 
-def declared(model: "AbstractModel") -> str:
+def declared(model: DeclaredModel) -> str:
     """The declarations that differ from the class's: "with CL = LogNormal(...)"; empty where none does."""
     spec = model.specification
     own = {**spec.individuals, **spec.thetas, **spec.networks, **spec.residuals}
@@ -25,14 +23,14 @@ def declared(model: "AbstractModel") -> str:
     return f"with {_some([f'{name} = {_brief(own[name])}' for name in changed])}" if changed else ""
 
 
-def moved(model: "AbstractModel") -> str:
+def moved(model: DeclaredModel) -> str:
     """The values that differ from the declared ones: "at CL = 3, V = 30"; empty where none does."""
     start = {name: p.value for name, p in model._population.items()}
-    other = {name: value for name, value in model.values.items() if value != start[name]}
+    other = {name: p.value for name, p in model.population().items() if p.value != start[name]}
     return f"at {_some([f'{name} = {value:.4g}' for name, value in other.items()])}" if other else ""
 
 
-def variant(model: "AbstractModel") -> str:
+def variant(model: DeclaredModel) -> str:
     """Both, in words."""
     return " ".join(filter(None, [declared(model), moved(model)]))
 

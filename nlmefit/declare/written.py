@@ -1,24 +1,22 @@
 """Dynamics that the modeller writes as a method, as the same kind of value as those of the library."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from nlmefit.core.errors import ModelError, unknown
+from nlmefit.declare.declared import DeclaredModel
 from nlmefit.declare.dynamics import AbstractDynamics
 from nlmefit.declare.namespace import Namespace, in_words
-
-if TYPE_CHECKING:
-    from nlmefit.declare.model import AbstractModel
 
 
 @final
 class Written(AbstractDynamics):
     """`dynamics(self, t, A, p)` of a model; compartments are numbered in the order of the dictionary that it returns."""
 
-    def __init__(self, model: "AbstractModel", compartments: tuple[str, ...], parameters: tuple[str, ...] = ()):
+    def __init__(self, model: DeclaredModel, compartments: tuple[str, ...], parameters: tuple[str, ...] = ()):
         self._model, self._compartments, self._parameters = model, compartments, parameters
 
-    def of(self, model: "AbstractModel") -> "Written":
+    def of(self, model: DeclaredModel) -> "Written":
         """The same dynamics as another instance's."""
         return Written(model, self._compartments, self._parameters)
 
@@ -37,7 +35,7 @@ class Written(AbstractDynamics):
         return written_derivatives(self._model, t, Namespace(A, "compartment"), p)
 
 
-def written_derivatives(model: "AbstractModel", t: Any, A: Namespace, p: Any) -> dict[str, Any]:
+def written_derivatives(model: DeclaredModel, t: Any, A: Namespace, p: Any) -> dict[str, Any]:
     """What the user's method returns, as a dictionary."""
     returned = type(model).dynamics(model, t, A, model.namespace(p))  # type: ignore[attr-defined]
     if not isinstance(returned, Mapping) or not all(isinstance(name, str) for name in returned):
@@ -47,7 +45,7 @@ def written_derivatives(model: "AbstractModel", t: Any, A: Namespace, p: Any) ->
     return dict(returned)
 
 
-def check_compartments(model: "AbstractModel", read: set[str], compartments: tuple[str, ...]) -> None:
+def check_compartments(model: DeclaredModel, read: set[str], compartments: tuple[str, ...]) -> None:
     """ModelError for an amount that is read and has no derivative."""
     if not compartments:
         raise ModelError(f"{type(model).__name__}: `dynamics` returns no compartment.")

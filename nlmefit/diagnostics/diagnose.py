@@ -24,7 +24,8 @@ from nlmefit.estimate.observations import Order
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee import predictive
 from nlmefit.results.fit import Fit
-from nlmefit.results.saved import model_name, same_data
+from nlmefit.results.saved import model_name
+from nlmefit.results.stored import same_data
 
 LEAST_DRAWS = 100
 THETA_DRAWS = 500

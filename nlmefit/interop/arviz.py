@@ -21,7 +21,7 @@ from nlmefit.estimate.problem import Problem, Structure
 from nlmefit.estimate.referee.importance import sample
 from nlmefit.latent.program import observed_sites
 from nlmefit.results.draws import Sample, approximated, of_chains, proposals_at
-from nlmefit.results.fit import Fit
+from nlmefit.results.record import FitRecord
 
 try:
     with warnings.catch_warnings():  # ArviZ announces its refactoring on every import
@@ -38,7 +38,7 @@ ROWS, COSTLY_ROWS = 1 << 18, 1 << 14
 CHAIN = ("chain", "draw")
 
 
-def to_arviz(fit: Fit, draws: int | None = None, *, key: Any = 0, inner: int = 50) -> az.InferenceData:
+def to_arviz(fit: FitRecord, draws: int | None = None, *, key: Any = 0, inner: int = 50) -> az.InferenceData:
     """A fit as `arviz.InferenceData`; see `Fit.to_arviz`, which states the arguments.
 
     - `posterior`: estimated parameters by name, natural scale; `eta` (chain, draw, ID, effect), NaN where a subject has not the
@@ -80,7 +80,7 @@ def to_arviz(fit: Fit, draws: int | None = None, *, key: Any = 0, inner: int = 5
     return az.InferenceData(**{name: group for name, group in groups.items() if group is not None})
 
 
-def _problem(fit: Fit) -> Problem:
+def _problem(fit: FitRecord) -> Problem:
     if fit.latent is None or fit.data is None or fit.found is None:
         raise NlmefitError("this fit has no data (it was loaded from a file); call to_arviz on what nm.fit returned.")
     return Problem(fit.latent, fit.data)
@@ -175,7 +175,7 @@ def _along(problem: Problem, name: str, real: np.ndarray) -> dict[str, Any]:
 
 
 def _posterior(
-    problem: Problem, fit: Fit, drawn: Sample, report: np.ndarray, eta: np.ndarray, attributes: Mapping[str, str]
+    problem: Problem, fit: FitRecord, drawn: Sample, report: np.ndarray, eta: np.ndarray, attributes: Mapping[str, str]
 ) -> xr.Dataset:
     names = [str(name) for name in fit.estimates.index]
     _check_names(names, {"eta", "ID", "effect", *CHAIN}, "parameter")
@@ -188,14 +188,14 @@ def _posterior(
     return xr.Dataset(found, coordinates, attributes)
 
 
-def _constant(problem: Problem, fit: Fit) -> xr.Dataset | None:
+def _constant(problem: Problem, fit: FitRecord) -> xr.Dataset | None:
     covariates = getattr(problem.subjects, "covariates", {})
     found: dict[str, Any] = {name: (("ID",), np.asarray(values)) for name, values in covariates.items()}
     found |= {name: ((), float(fit.estimates[name])) for name in fit.fixed}
     return xr.Dataset(found, {"ID": _labels(problem.ids)}) if found else None
 
 
-def _statistics(fit: Fit, drawn: Sample) -> xr.Dataset | None:
+def _statistics(fit: FitRecord, drawn: Sample) -> xr.Dataset | None:
     """The sampler's own record, under ArviZ's names; None of a method without chains, and of thinned ones."""
     names = {"energy": "energy", "steps": "n_steps", "acceptance": "acceptance_rate", "diverging": "diverging"}
     shape = drawn.u.shape[:2]
@@ -205,7 +205,7 @@ def _statistics(fit: Fit, drawn: Sample) -> xr.Dataset | None:
     return xr.Dataset(found, _chain(drawn))
 
 
-def _attributes(fit: Fit, drawn: Sample, key: Array) -> dict[str, str]:
+def _attributes(fit: FitRecord, drawn: Sample, key: Array) -> dict[str, str]:
     versions = {f"{name}_version": package_version(name) for name in VERSIONED}
     return {
         "inference_library": "nlmefit",

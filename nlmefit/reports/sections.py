@@ -18,7 +18,9 @@ from nlmefit.diagnostics.vpc import vpc
 from nlmefit.reports.html import Html, definitions, inside, picture, table, tag
 from nlmefit.reports.mathml import UnknownLatex, equations
 from nlmefit.results.fit import Fit
-from nlmefit.results.saved import data_hash, model_name
+from nlmefit.results.printed import shown
+from nlmefit.results.saved import model_name
+from nlmefit.results.stored import data_hash
 
 MANY_PANELS = 12
 """Of the individual fits."""
@@ -77,8 +79,8 @@ def head(found: Diagnostics, title: str) -> Html:
 
 def parameters(fit: Fit) -> Html:
     rows = []
-    shown, networks = fit.shown()
-    for name, row in shown.iterrows():
+    estimates, networks = shown(fit)
+    for name, row in estimates.iterrows():
         fixed = name in fit.fixed
         interval = f"{number(row['lower'])} to {number(row['upper'])}" if np.isfinite(row["lower"]) else "–"
         rse = share(row["rse"])

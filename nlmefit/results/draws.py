@@ -14,7 +14,7 @@ from nlmefit.estimate.modes.modes import modes
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee.importance import DEGREES, Proposal
 from nlmefit.estimate.spectrum import spectrum
-from nlmefit.results.fit import Fit
+from nlmefit.results.record import FitRecord
 
 
 class Sample(NamedTuple):
@@ -27,7 +27,7 @@ class Sample(NamedTuple):
     """The normal approximation of p(z | y_i, theta) at every draw of theta, where it was needed to make them."""
 
 
-def of_chains(problem: Problem, fit: Fit, draws: int | None) -> Sample | None:
+def of_chains(problem: Problem, fit: FitRecord, draws: int | None) -> Sample | None:
     """The chains' draws, `draws` of each chain evenly spaced; None of a method without chains."""
     posterior: Any = fit.found and fit.found.posterior
     if not (hasattr(posterior, "theta") and hasattr(posterior, "z")):
@@ -44,7 +44,7 @@ def of_chains(problem: Problem, fit: Fit, draws: int | None) -> Sample | None:
     return Sample(u[:, chosen], np.asarray(posterior.z)[:, chosen], "none: draws from p(parameters, random effects | data)")
 
 
-def approximated(problem: Problem, fit: Fit, draws: int, key: Array) -> Sample:
+def approximated(problem: Problem, fit: FitRecord, draws: int, key: Array) -> Sample:
     """One chain of the normal approximation of the estimates, and of p(z | y_i, estimates) as the method has it."""
     assert fit.found is not None
     at, effects = jax.random.split(key)
@@ -64,12 +64,12 @@ def approximated(problem: Problem, fit: Fit, draws: int, key: Array) -> Sample:
     return Sample(u[None], z[None], text, proposals)
 
 
-def has_covariance(fit: Fit) -> bool:
+def has_covariance(fit: FitRecord) -> bool:
     """Whether the uncertainty of the fit's estimates is known."""
     return fit.found is not None and fit.uncertainty is not None and bool(np.all(np.isfinite(fit.uncertainty.unconstrained)))
 
 
-def parameters(fit: Fit, draws: int, key: Array) -> Float[np.ndarray, "d p"]:
+def parameters(fit: FitRecord, draws: int, key: Array) -> Float[np.ndarray, "d p"]:
     """Free coordinates from the normal approximation of the estimates."""
     assert fit.found is not None and fit.uncertainty is not None
     center = np.asarray(fit.found.u, float)

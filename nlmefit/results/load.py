@@ -15,7 +15,8 @@ from nlmefit.generative.serialization import own_names
 from nlmefit.generative.serialization import restored as restored_model
 from nlmefit.latent.model import AbstractLatentModel
 from nlmefit.results.fit import Fit
-from nlmefit.results.saved import SavedModel, restored
+from nlmefit.results.saved import SavedModel
+from nlmefit.results.stored import restored
 
 LINES_SHOWN = 12
 

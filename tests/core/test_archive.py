@@ -17,7 +17,7 @@ import nlmefit as nm
 from nlmefit import generative as gen
 from nlmefit.core import archive
 from nlmefit.diagnostics import influence
-from nlmefit.results import saved
+from nlmefit.results import stored
 
 FOCEI = nm.FOCE(interaction=True)
 FRAMES = ("contributions", "eta", "individual", "omega", "history", "covariance", "correlation")
@@ -141,7 +141,7 @@ def test_saving_what_was_loaded_changes_nothing(fit, ppca, tmp_path):
 
 def test_every_field_of_a_fit_is_kept_or_left_out_on_purpose():
     names = {field.name for field in dataclasses.fields(nm.Fit)}
-    assert names == {*saved.AS_THEY_ARE, *saved.CONVERTED, *saved.LEFT_OUT}
+    assert names == {*stored.AS_THEY_ARE, *stored.CONVERTED, *stored.LEFT_OUT}
 
 
 def test_provenance(fit, path):

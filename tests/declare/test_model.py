@@ -9,7 +9,7 @@ from models import PKPD, PhenobarbitalCovariates, Theophylline, TheophyllineZero
 from numpyro import distributions as dist
 
 import nlmefit as nm
-from nlmefit.declare.model import Specification
+from nlmefit.declare.specification import Specification
 from nlmefit.population.latent import PopulationModel
 
 

@@ -10,7 +10,7 @@ from test_archive import assert_same, reloaded
 import nlmefit as nm
 from nlmefit import generative as gen
 from nlmefit.core import archive
-from nlmefit.results import saved
+from nlmefit.results import stored
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_an_encoder_comes_back(X, path):
 
 def test_weights_of_another_network_are_refused(X, path):
     fit = nm.fit(gen.PPCA(latent=2), X, nm.AmortizedVI(nm.SetEncoder(width=8), steps=10, refine=False), progress=False)
-    content = saved.content(fit)
+    content = stored.content(fit)
     content["found"]["posterior"]["network"]["weights"].pop()
     archive.write(path, content)
     with pytest.raises(nm.NlmefitError, match="weights of other shapes"):
