@@ -1,7 +1,6 @@
 """`nm.predict`: the data's records with predictions and amounts."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -16,8 +15,8 @@ from nlmefit.core.typing import Theta
 from nlmefit.data.reading import Reading
 from nlmefit.data.records import check_columns, event_types
 from nlmefit.data.subjects import Subjects
-from nlmefit.estimate.modes.sturdy import sturdily
-from nlmefit.estimate.problem import Structure
+from nlmefit.estimate.stiff_fallback import with_stiff_fallback
+from nlmefit.latent.programs import program
 from nlmefit.population.latent import PopulationModel
 from nlmefit.population.model import Model
 from nlmefit.results.fit import Fit
@@ -53,7 +52,7 @@ def predict(
     latent = PopulationModel.of(model, subjects)
     theta: Theta = {name: jnp.asarray(p.start, float) for name, p in latent.parameters().items()}
     effects = _effects(_of_fit(eta, latent.eta_names()) if isinstance(eta, Fit) else eta, subjects.ids, latent.eta_names())
-    values = sturdily(latent, lambda latent: _predictions(Structure(latent))(theta, effects, subjects.subjects))
+    values = with_stiff_fallback(latent, lambda latent: _predictions(latent)(theta, effects, subjects.subjects))
     names = [*model.outputs, *(f"A_{name}" for name in model.specification.compartments)]
     for name in names:
         if name in data:
@@ -68,10 +67,9 @@ def predict(
     return result
 
 
-@lru_cache(maxsize=32)
-def _predictions(structure: Structure) -> Any:
+@program
+def _predictions(latent: Any) -> Any:
     """Compiled once for models that differ in values only."""
-    latent: Any = structure.model
 
     def one(theta: Theta, eta: Any, subject: Any) -> dict[str, Any]:
         predicted, amounts = latent.predict(theta, eta, subject, latent.model.specification.compartments)

@@ -71,7 +71,7 @@ class Subject(eqx.Module):
         doses = np.ones_like(rows) if self.doses is None else _needed(self.doses.segment >= 0)
         return np.stack([rows, doses], axis=1)
 
-    def taken(self, members: np.ndarray) -> "Subject":
+    def subset(self, members: np.ndarray) -> "Subject":
         """Those subjects, padded no further than the longest of them needs."""
         rows, doses = self.lengths()[members].max(axis=0)
         found: Subject = jax.tree.map(lambda x: x[members], self)

@@ -82,7 +82,10 @@ def dry_run(model: DeclaredModel) -> Reads:
         if model.specification.dynamics is not None:
             _check_derivatives(model, number, A, watched)
             routed.extend(
-                n for n, taken in model.specification.dynamics.routes(watched).items() for r in taken if r.duration is not None
+                n
+                for n, own_routes in model.specification.dynamics.routes(watched).items()
+                for r in own_routes
+                if r.duration is not None
             )
             initial.extend(_initial(model, watched))
         doses = model.dosing_of(p_reader)

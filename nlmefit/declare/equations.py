@@ -233,9 +233,9 @@ def _doses(model: DeclaredModel, p: Mapping[str, Any]) -> dict[str, Any]:
     """What is modelled of the doses: "lag into central" and the like."""
     dynamics = model.specification.dynamics
     given: dict[str, Any] = {}
-    for place, taken in ({} if dynamics is None else dynamics.routes(p)).items():
-        for number, route in enumerate(taken, 1):
-            own = f"{place}, route {number} into {route.into}" if len(taken) > 1 or route.into != place else place
+    for place, own_routes in ({} if dynamics is None else dynamics.routes(p)).items():
+        for number, route in enumerate(own_routes, 1):
+            own = f"{place}, route {number} into {route.into}" if len(own_routes) > 1 or route.into != place else place
             for name in ("share", "lag", "duration"):
                 if getattr(route, name) is not None:
                     given[f"{name} of doses into {own}" if own != place else f"{name} into {own}"] = getattr(route, name)

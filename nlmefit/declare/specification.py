@@ -114,11 +114,11 @@ _ARGUMENTS = {
 _RESERVED = frozenset({*_METHODS, "omega", "flow", "occasion", "solver", "program", "eta", "eta_base", "t"})
 
 
-def specification(cls: type, declared: dict[str, Declaration], taken: Collection[str]) -> Specification:
+def specification(cls: type, declared: dict[str, Declaration], reserved: Collection[str]) -> Specification:
     for name in declared:
         if name.startswith("_"):
             raise ModelError(f"{cls.__name__}: `{name}` cannot be a parameter's name: it begins with an underscore.")
-        if name in _RESERVED or name in taken:
+        if name in _RESERVED or name in reserved:
             raise ModelError(f"{cls.__name__}: `{name}` cannot be a parameter's name, it has another meaning in a model.")
         if name.startswith("kappa_"):
             raise ModelError(

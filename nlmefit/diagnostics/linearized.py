@@ -1,6 +1,5 @@
 """The model linearized in the random effects, observation by observation."""
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -11,11 +10,12 @@ from jaxtyping import Array, Float
 from nlmefit.core.backend import compiled
 from nlmefit.core.typing import Theta
 from nlmefit.estimate.coordinates import Coordinates
-from nlmefit.estimate.modes.sturdy import sturdily
 from nlmefit.estimate.observations import Order, mean, places, rows, variance
-from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.stiff_fallback import with_stiff_fallback
 from nlmefit.latent.model import AbstractLatentModel
 from nlmefit.latent.program import observed_sites
+from nlmefit.latent.programs import program
 
 
 class Linearized(NamedTuple):
@@ -31,23 +31,22 @@ def linearized(problem: Problem, u: Float[np.ndarray, " p"], eta: Float[np.ndarr
     at = np.asarray(u)
 
     def moments(model: AbstractLatentModel) -> list[np.ndarray]:
-        run = _moments(Structure(model, order.most))
-        return problem.batches.evaluate(lambda e, s: run(at, problem.fixed, e, s), eta)
+        run = _moments(model, order.most)
+        return problem.batches.map(lambda e, s: run(at, problem.fixed, e, s), eta)
 
-    found = sturdily(problem.model, moments)
+    found = with_stiff_fallback(problem.model, moments)
     return Linearized(*(values[order.subject, order.place] for values in found))
 
 
-@lru_cache(maxsize=64)
-def _moments(structure: Structure) -> Any:
-    model, (most,) = structure.model, structure.others
+@program
+def _moments(model: AbstractLatentModel, most: Any) -> Any:
     coordinates = Coordinates(model.parameters())
 
     def one(theta: Theta, eta: Array, subject: Any) -> tuple[Array, Array, Array]:
-        near = model.near(theta, eta, subject, 1)
+        local = model.taylor_expanded(theta, eta, subject, 1)
 
         def read(eta: Array) -> tuple[Array, tuple[Array, Array]]:
-            sites = observed_sites(model, theta, jnp.eye(len(eta)), eta, near)
+            sites = observed_sites(model, theta, jnp.eye(len(eta)), eta, local)
             where = places(sites, most)[0]
             center, spread = (rows(sites, part)[where].astype(float) for part in (mean, variance))
             return center, (center, spread)

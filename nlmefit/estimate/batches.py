@@ -1,7 +1,7 @@
 """Subjects in batches of one shape, evaluated side by side on the machine's cores.
 
 XLA runs a program of this kind on one core; batches run in as many threads as there are cores, which also keeps each within the
-cache. A batch's subjects go through their searches in lockstep, so that those with alike numbers of observations stand together.
+cache. A batch's subjects go through their searches in lockstep, so that those of similar length stand together.
 
 All batches have one shape, padded to the longest subject, unless so much of it would be padding that a few shapes, each
 compiled for itself, cost less.
@@ -17,8 +17,8 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
-CHEAP, COSTLY = 64, 16
-"""Subjects in a batch where a subject's model is cheap, and where it is solved step by step."""
+CLOSED_FORM_WIDTH, ODE_WIDTH = 64, 16
+"""Subjects in a batch where amounts have a closed form, and where they are solved for step by step."""
 
 
 MOST_SHAPES = 3
@@ -29,11 +29,11 @@ WORTH_A_SHAPE = 1e5
 class Batches:
     """All subjects of a data set, in batches of equal size (the last of a shape filled up with its first subject)."""
 
-    def __init__(self, subjects: Any, size: int, costly: bool):
+    def __init__(self, subjects: Any, size: int, solves_ode: bool):
         self.size = size
         self._members, self._places, self._subjects = [], [], []
-        for group in alike(subjects.lengths(), costly):
-            shaped, width = subjects.taken(group), min(COSTLY if costly else CHEAP, len(group))
+        for group in bucketed(subjects.lengths(), solves_ode):
+            shaped, width = subjects.subset(group), min(ODE_WIDTH if solves_ode else CLOSED_FORM_WIDTH, len(group))
             for start in range(0, len(group), width):
                 own = np.arange(start, min(start + width, len(group)))
                 places = np.r_[own, np.repeat(own[:1], width - len(own))]
@@ -41,7 +41,7 @@ class Batches:
                 self._places.append(group[places])
                 self._subjects.append(jax.device_put(jax.tree.map(lambda x, at=places: np.asarray(x)[at], shaped)))
 
-    def evaluate(
+    def map(
         self,
         function: Callable[[Any, Any], Sequence[Any]],
         starts: Any,
@@ -65,10 +65,10 @@ class Batches:
         return result
 
 
-def alike(lengths: Int[np.ndarray, "N k"], costly: bool) -> list[Int[np.ndarray, " n"]]:
-    """The subjects in groups of one padded shape each. A cheap model costs the product of its shape's lengths; a costly one stops
+def bucketed(lengths: Int[np.ndarray, "N k"], solves_ode: bool) -> list[Int[np.ndarray, " n"]]:
+    """The subjects in groups of one padded shape each. A closed form costs the product of its shape's lengths; a solver stops
     at a subject's own end, so that there is one shape, in the order of lengths."""
-    if costly:
+    if solves_ode:
         return [np.argsort(-lengths[:, 0], kind="stable")]
     groups = [np.argsort(lengths.prod(axis=1), kind="stable")]
     while len(groups) < MOST_SHAPES:

@@ -19,8 +19,8 @@ from nlmefit.latent.program import Site, log_likelihood, log_prior, observed_sit
 class Sites:
     """The observed sites of one subject as a function of z, at fixed theta.
 
-    Where the model is costly, `local` is the subject with polynomials in its place (see `AbstractLatentModel.near`), good around
-    one z; `origin` are the sites for z at and around 0.
+    Where the model solves differential equations, `local` is the subject with Taylor polynomials in their place (see
+    `AbstractLatentModel.taylor_expanded`), good around one z; `origin` are the sites for z at and around 0.
     """
 
     def __init__(self, model: AbstractLatentModel, theta: Theta, root: Any, subject: Any, local: Any = None, center: Any = None):
@@ -39,10 +39,10 @@ class Sites:
     def origin(self) -> "Sites":
         return Sites(self.model, self.theta, self.root, self.subject, self.center, self.center)
 
-    def near(self, z: Float[Array, "q"], order: int) -> "Sites":
+    def taylor_expanded(self, z: Float[Array, "q"], order: int) -> "Sites":
         """With polynomials around z, which are constants: derivatives go through their argument alone."""
         theta, eta = jax.lax.stop_gradient((self.theta, self.root @ z))
-        return self.by(self.model.near(theta, eta, self.subject, order))
+        return self.by(self.model.taylor_expanded(theta, eta, self.subject, order))
 
 
 def log_joint(sites: Sites, z: Float[Array, "q"]) -> Scalar:

@@ -2,7 +2,7 @@
 
 from copy import copy
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -11,28 +11,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from nlmefit.core.backend import compiled
-from nlmefit.core.content import content
 from nlmefit.core.typing import Theta
 from nlmefit.estimate.batches import Batches
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import is_gaussian
 from nlmefit.latent.distribution import family
 from nlmefit.latent.model import AbstractLatentModel, Dataset
-
-
-class Structure:
-    """A latent model and what else a compiled program depends on, as a key: equal when the program is the same, whatever the
-    start values."""
-
-    def __init__(self, model: AbstractLatentModel, *others: Any):
-        self.model, self.others = model, others
-        self._key = (type(model), model.structure(), content(others))
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Structure) and self._key == other._key
+from nlmefit.latent.programs import program
 
 
 class Final(NamedTuple):
@@ -50,9 +35,8 @@ class Final(NamedTuple):
     """Individual parameters by name (N,)."""
 
 
-@lru_cache(maxsize=64)
-def _finish(structure: Structure) -> Any:
-    model = structure.model
+@program
+def _finish(model: AbstractLatentModel) -> Any:
     coordinates = Coordinates(model.parameters())
 
     def finish(u: Array, fixed: Theta, z: Array, subjects: Any) -> Any:
@@ -81,7 +65,7 @@ class Problem:
 
     @cached_property
     def batches(self) -> Batches:
-        return Batches(self.subjects, self.size, self.model.costly)
+        return Batches(self.subjects, self.size, self.model.solves_ode)
 
     def restarted(self, u: Float[np.ndarray, "p"]) -> "Problem":
         """The same problem, started from u."""
@@ -98,7 +82,7 @@ class Problem:
 
     def final(self, u: Float[np.ndarray, "p"], z: Float[np.ndarray, "N q"]) -> Final:
         """Everything that the model computes once at the end, in one compiled call."""
-        run = _finish(Structure(self.model))
+        run = _finish(self.model)
         values = jax.tree.map(np.asarray, run(np.asarray(u), self.fixed, z, self.subjects))
         names, individual = self._names
         report, slope, theta, root, parameters = values

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -17,9 +16,11 @@ from nlmefit.core.typing import Theta
 from nlmefit.core.versions import VERSIONED, package_version
 from nlmefit.estimate import draws as standard
 from nlmefit.estimate.coordinates import Coordinates
-from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee.importance import sample
+from nlmefit.latent.model import AbstractLatentModel
 from nlmefit.latent.program import observed_sites
+from nlmefit.latent.programs import program
 from nlmefit.results.draws import Sample, approximated, of_chains, proposals_at
 from nlmefit.results.record import FitRecord
 
@@ -33,7 +34,7 @@ except ImportError as error:
 
 DRAWS = 1000
 """Of a method that has an approximation to draw from."""
-ROWS, COSTLY_ROWS = 1 << 18, 1 << 14
+ROWS, ODE_ROWS = 1 << 18, 1 << 14
 """Observation rows (draws x subjects x rows) evaluated at once: bounds the memory."""
 CHAIN = ("chain", "draw")
 
@@ -91,17 +92,17 @@ def _check_whole(name: str, value: Any, least: int) -> None:
         raise MethodError(f"{name} must be a whole number from {least} up, got {value!r}.")
 
 
-def _check_names(names: Any, taken: set[str], what: str) -> None:
+def _check_names(names: Any, used: set[str], what: str) -> None:
     for name in names:
-        if name in taken:
+        if name in used:
             raise ModelError(f"the {what} `{name}` has a name that InferenceData uses itself there; rename it in the model.")
 
 
 def _evaluated(problem: Problem, drawn: Sample) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Of every draw: the named parameters (c, d, k), eta (c, d, N, q), and by endpoint the log density of every observation."""
-    run = _program(Structure(problem.model))
+    run = _program(problem.model)
     masks = {name: np.asarray(mask, bool) for name, mask in problem.subjects.mask.items()}
-    width = max(1, (COSTLY_ROWS if problem.model.costly else ROWS) // max(1, sum(mask.size for mask in masks.values())))
+    width = max(1, (ODE_ROWS if problem.model.solves_ode else ROWS) // max(1, sum(mask.size for mask in masks.values())))
     subjects = jax.device_put(problem.subjects)
     shape, kept = drawn.u.shape[:2], []
     u, z = _by_draw(drawn.u), _by_draw(drawn.z)
@@ -125,9 +126,8 @@ def _chunks(size: int, width: int) -> Iterator[tuple[int, np.ndarray]]:
         yield min(width, size - start), np.minimum(np.arange(start, start + width), size - 1)
 
 
-@lru_cache(maxsize=16)
-def _program(structure: Structure) -> Any:
-    model = structure.model
+@program
+def _program(model: AbstractLatentModel) -> Any:
     coordinates = Coordinates(model.parameters())
 
     def one(u: Array, fixed: Theta, z: Array, subjects: Any) -> tuple[Array, Array, dict[str, Array]]:

@@ -55,7 +55,7 @@ class Subject(Protocol):
     def lengths(self) -> Int[np.ndarray, "N k"]:
         """How long each subject's padded axes need be: observations first."""
 
-    def taken(self, members: Int[np.ndarray, " m"]) -> Any:
+    def subset(self, members: Int[np.ndarray, " m"]) -> Any:
         """Those subjects, padded no further than the longest of them needs."""
 
 
@@ -90,7 +90,7 @@ class Rows(eqx.Module):
         rows, columns = next(iter(self.mask.values())).shape
         return np.full((rows, 1), columns)
 
-    def taken(self, members: Int[np.ndarray, " m"]) -> "Rows":
+    def subset(self, members: Int[np.ndarray, " m"]) -> "Rows":
         return jax.tree.map(lambda x: x[members], self)
 
 
@@ -109,21 +109,22 @@ class AbstractLatentModel(eqx.Module):
     def observe(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Distribution]:
         """Distribution of every observed site, batch shape (n,)."""
 
-    def near(self, theta: Theta, eta: Float[Array, "q"], subject: Any, order: int) -> Any:
-        """The subject, with what is costly for `observe` replaced by its Taylor polynomial of that order around (theta, eta).
+    def taylor_expanded(self, theta: Theta, eta: Float[Array, "q"], subject: Any, order: int) -> Any:
+        """The subject, with the differential equations of `observe` replaced by their Taylor polynomial of that order around
+        (theta, eta).
 
-        There `observe` is exact in value and in as many derivatives; it stays what it is where nothing is costly. The polynomial
+        There `observe` is exact in value and in as many derivatives; it stays what it is where there are none. The polynomial
         is itself differentiable, in forward mode, in the point that it is made around.
         """
         return subject
 
     @property
-    def costly(self) -> bool:
-        """Whether `near` replaces anything."""
+    def solves_ode(self) -> bool:
+        """Whether amounts are computed by more than a closed form, so that `taylor_expanded` replaces them."""
         return False
 
-    def sturdier(self) -> "AbstractLatentModel | None":
-        """The same model computed in a way that is slower and fails less, for the subjects that this one cannot do."""
+    def stiff_fallback(self) -> "AbstractLatentModel | None":
+        """The same model by a stiff solver, slower, for the subjects that this one cannot solve."""
         return None
 
     def reasons(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> str:

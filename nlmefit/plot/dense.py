@@ -1,6 +1,5 @@
 """Predictions between the records, for curves."""
 
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -13,9 +12,9 @@ from nlmefit.core.backend import compiled
 from nlmefit.core.typing import Theta
 from nlmefit.data.records import event_types
 from nlmefit.data.subjects import Subjects
-from nlmefit.estimate.modes.sturdy import sturdily
-from nlmefit.estimate.problem import Structure
+from nlmefit.estimate.stiff_fallback import with_stiff_fallback
 from nlmefit.latent.model import AbstractLatentModel
+from nlmefit.latent.programs import program
 from nlmefit.population.latent import PopulationModel
 from nlmefit.population.model import Model
 
@@ -40,16 +39,15 @@ def dense(model: Model, data: Subjects, eta: pd.DataFrame) -> pd.DataFrame:
     for kind, at in (("PRED", np.zeros_like(effects)), ("IPRED", effects)):
 
         def computed(model: AbstractLatentModel, at: np.ndarray = at) -> Any:
-            return _predictions(Structure(model))(theta, at, subjects.subjects)
+            return _predictions(model)(theta, at, subjects.subjects)
 
-        found = sturdily(latent, computed)
+        found = with_stiff_fallback(latent, computed)
         table |= {(name, kind): values[real] for name, values in found.items()}
     return pd.DataFrame(table)
 
 
-@lru_cache(maxsize=32)
-def _predictions(structure: Structure) -> Any:
-    latent: Any = structure.model
+@program
+def _predictions(latent: Any) -> Any:
 
     def one(theta: Theta, eta: Array, subject: Any) -> dict[str, Any]:
         predicted = latent.predict(theta, eta, subject, latent.model.amounts_read)[0]

@@ -122,9 +122,9 @@ class PopulationModel(AbstractLatentModel):
             if name in self.model.endpoints
         }
 
-    def near(self, theta: Theta, eta: Float[Array, "q"], subject: Any, order: int) -> Any:
+    def taylor_expanded(self, theta: Theta, eta: Float[Array, "q"], subject: Any, order: int) -> Any:
         """The subject with Taylor polynomials for its amounts; unchanged where these have a closed form."""
-        if not self.costly:
+        if not self.solves_ode:
             return subject
         inputs = self._inputs(theta, eta, subject)
         center, rebuild = _flat(inputs)
@@ -132,7 +132,7 @@ class PopulationModel(AbstractLatentModel):
         return eqx.tree_at(lambda s: s.expansion, subject, found, is_leaf=lambda x: x is None)
 
     @property
-    def costly(self) -> bool:
+    def solves_ode(self) -> bool:
         """Whether amounts are computed by more than adding up responses in closed form."""
         return bool(self.model.amounts_read) and (self.in_steps or not isinstance(self._solver, ClosedForm))
 
@@ -146,7 +146,7 @@ class PopulationModel(AbstractLatentModel):
             inputs = self._inputs(theta, eta, subject)
             if subject.expansion is not None:
                 found = subject.expansion(_flat(inputs)[0])
-            elif self.costly:
+            elif self.solves_ode:
                 center, rebuild = _flat(inputs)
                 found = by_forward_mode(lambda x, s: self._amounts(rebuild(x), s, wanted))(center, subject)
             else:
@@ -288,7 +288,7 @@ class PopulationModel(AbstractLatentModel):
     def scores(self) -> tuple[str, ...]:
         return self.model.specification.scores
 
-    def sturdier(self) -> "PopulationModel | None":
+    def stiff_fallback(self) -> "PopulationModel | None":
         if isinstance(self.model.specification.solver, Automatic) and isinstance(self.solver, RungeKutta):
             return replace(self, solver=Rosenbrock())
         return None

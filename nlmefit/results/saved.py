@@ -53,7 +53,7 @@ class SavedModel(AbstractLatentModel):
             raise AttributeError(name)
         return self._missing()
 
-    bind = parameters = omega = observe = near = used = _missing  # type: ignore[assignment]
+    bind = parameters = omega = observe = taylor_expanded = used = _missing  # type: ignore[assignment]
     eta_names = structure = report = individual = at = conventions = _missing  # type: ignore[assignment]
 
 

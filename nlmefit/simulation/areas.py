@@ -85,7 +85,7 @@ class AreaModel(AbstractShowing):
         return {name: certain(value, subject) for name, value in found.items()}
 
     @property
-    def costly(self) -> bool:
+    def solves_ode(self) -> bool:
         return True
 
     def _areas(self, theta: Theta, eta: Array, subject: Any) -> Float[Array, "n e"]:

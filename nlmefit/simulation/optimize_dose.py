@@ -5,7 +5,6 @@ Each profile's metric M(f), with all amounts of the regimen times a factor f, co
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import equinox as eqx
@@ -26,7 +25,9 @@ from nlmefit.data.regimen import Regimen
 from nlmefit.data.subjects import Subjects
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.draws import generator
-from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.problem import Problem
+from nlmefit.latent.model import AbstractLatentModel
+from nlmefit.latent.programs import program
 from nlmefit.population.model import Model
 from nlmefit.results.fit import Fit
 from nlmefit.simulation.areas import AREA, AreaModel
@@ -271,7 +272,7 @@ class _Metric:
         self.problem = Problem(model, arm.scenario.data)
         self.rates = _rates_of_change(simulation, regimen, arm, times, end)
         trough = int(np.searchsorted(times, end))
-        self.run = _compiled(Structure(model, target.metric, endpoint, trough))
+        self.run = _compiled(model, target.metric, endpoint, trough)
         self.u = simulation.u
         self.eta = _effects(simulation, self.problem, key)
 
@@ -329,9 +330,8 @@ def _effects(simulation: Simulation, problem: Problem, key: Array) -> Float[np.n
     return np.einsum("dqr,dnr->dnq", np.asarray(roots), z)
 
 
-@lru_cache(maxsize=32)
-def _compiled(structure: Structure) -> Callable[..., Any]:
-    model, (metric, endpoint, trough) = structure.model, structure.others
+@program
+def _compiled(model: AbstractLatentModel, metric: Any, endpoint: Any, trough: Any) -> Callable[..., Any]:
     coordinates = Coordinates(model.parameters())
 
     def one(factor: Array, u: Array, fixed: Theta, eta: Array, subject: Any, rate: Any) -> Array:

@@ -55,8 +55,8 @@ class OutputModel(AbstractShowing):
         return {name: seen[name] for name in self.own.model.outputs}
 
     @property
-    def costly(self) -> bool:
-        return self.own.costly
+    def solves_ode(self) -> bool:
+        return self.own.solves_ode
 
 
 def showing(latent: PopulationModel) -> AbstractLatentModel:

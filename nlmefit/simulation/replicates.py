@@ -8,7 +8,6 @@ the work is cut into pieces, nor on the doses, so that regimens are compared by 
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -21,11 +20,12 @@ from nlmefit.core.backend import compiled
 from nlmefit.core.typing import Theta
 from nlmefit.estimate.batches import cores
 from nlmefit.estimate.coordinates import Coordinates
-from nlmefit.estimate.modes.sturdy import sturdily
-from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.stiff_fallback import with_stiff_fallback
 from nlmefit.latent.model import AbstractLatentModel
+from nlmefit.latent.programs import program
 
-CHEAP, COSTLY = 1 << 16, 1 << 13
+CLOSED_FORM_BUDGET, ODE_BUDGET = 1 << 16, 1 << 13
 """Rows (draws x subjects x rows) of a piece: it should fit the cache, and be worth a call."""
 
 
@@ -51,7 +51,7 @@ def pieces(
     effects, None for new ones; `residual` False gives the predictions. The draws count from `first`.
     """
     rows = next(iter(problem.subjects.mask.values())).shape[1]
-    budget = COSTLY if problem.model.costly else CHEAP
+    budget = ODE_BUDGET if problem.model.solves_ode else CLOSED_FORM_BUDGET
     width = max(1, min(problem.size, budget // rows))
     depth = max(1, min(len(u), budget // (rows * width)))
     none = np.zeros((depth, width, 0))
@@ -65,10 +65,10 @@ def pieces(
         given = none if eta is None else eta[which[:, None], who]
 
         def computed(model: AbstractLatentModel) -> Any:
-            run = _compiled(Structure(model, residual, eta is None))
+            run = _compiled(model, residual, eta is None)
             return run(key, first + which, u[which], problem.fixed, who, given, part)
 
-        found = sturdily(problem.model, computed, axes=2)
+        found = with_stiff_fallback(problem.model, computed, axes=2)
         count = draws.stop - draws.start, subjects.stop - subjects.start
         return Piece(draws, subjects, {name: v[: count[0], : count[1]] for name, v in found.items()})
 
@@ -99,9 +99,8 @@ def replicates(problem: Problem, u: Float[np.ndarray, " p"], draws: int, key: Ar
     return found
 
 
-@lru_cache(maxsize=64)
-def _compiled(structure: Structure) -> Any:
-    model, (residual, anew) = structure.model, structure.others
+@program
+def _compiled(model: AbstractLatentModel, residual: Any, anew: Any) -> Any:
     coordinates = Coordinates(model.parameters())
     q = len(model.eta_names())
 

@@ -86,20 +86,20 @@ def _along(compartments: Sequence[str], dosing: Mapping[str, Dosing], routes: Ro
     """The doses along each compartment's route of that number (a share of 0 where it has no such route)."""
     none = Route(compartments[0], share=0.0)
     own = {name: (routes.get(name) or (Route(name),)) for name in compartments}
-    taken = {name: own[name][number] if number < len(own[name]) else none for name in compartments}
+    route = {name: own[name][number] if number < len(own[name]) else none for name in compartments}
 
     def of(field: str, source: Mapping[str, Any], neutral: float) -> Any:
         values = [getattr(source[name], field) if name in source else None for name in compartments]
         return _by_dose(values, neutral, doses)
 
-    factors = [of("bioavailability", dosing, 1.0), of("share", taken, 1.0)]
-    lags = [lag for lag in (of("lag", dosing, 0.0), of("lag", taken, 0.0)) if lag is not None]
+    factors = [of("bioavailability", dosing, 1.0), of("share", route, 1.0)]
+    lags = [lag for lag in (of("lag", dosing, 0.0), of("lag", route, 0.0)) if lag is not None]
     given = doses.amount if factors[0] is None else doses.amount * factors[0]
-    duration = _duration(of, dosing, taken, compartments, given, doses)
+    duration = _duration(of, dosing, route, compartments, given, doses)
     lag = sum(lags) if lags else None
     given = _possible(given, factors[0], lag, duration)
     time = doses.time if lag is None else doses.time + jnp.where(jnp.isnan(lag), 0.0, lag)  # so that its amount, NaN, arrives
-    into = [compartments.index(taken[name].into) for name in compartments]
+    into = [compartments.index(route[name].into) for name in compartments]
     straight = into == list(range(len(into)))
     only = None if doses.only is None else into[doses.only]
     return Arrivals(
@@ -116,8 +116,8 @@ def _along(compartments: Sequence[str], dosing: Mapping[str, Dosing], routes: Ro
         steady=doses.steady,
         interval=None if doses.interval is None else jnp.where(doses.interval > 0, doses.interval, 1.0),
         endless=None if doses.steady is None or doses.rate is None else jnp.where(doses.amount == 0, doses.rate, 0.0),
-        transit=_transit(taken, compartments, doses),
-        overlap=_overlap(doses, taken, dosing),
+        transit=_transit(route, compartments, doses),
+        overlap=_overlap(doses, route, dosing),
         steadies=doses.steadies,
         only=only,
     )
@@ -154,10 +154,10 @@ def _by_dose(values: Sequence[Any], neutral: float, doses: Any) -> Any:
 
 
 def _duration(
-    of: Any, dosing: Mapping[str, Dosing], taken: Mapping[str, Route], compartments: Sequence[str], amount: Any, doses: Any
+    of: Any, dosing: Mapping[str, Dosing], route: Mapping[str, Route], compartments: Sequence[str], amount: Any, doses: Any
 ) -> Any:
     """Duration of every dose (d,), 0 for a bolus; None when all are boluses."""
-    routed = of("duration", taken, 0.0)
+    routed = of("duration", route, 0.0)
     if doses.duration is None and routed is None:
         return None
     duration = jnp.zeros_like(amount) if doses.duration is None else doses.duration
@@ -173,21 +173,21 @@ def _duration(
     if routed is not None:
         asked = [name in dosing and dosing[name].duration is not None for name in compartments]
         own = jnp.asarray(asked)[doses.compartment] & (modelled == -2)
-        through = jnp.asarray([taken[name].duration is not None for name in compartments])[doses.compartment]
+        through = jnp.asarray([route[name].duration is not None for name in compartments])[doses.compartment]
         duration = jnp.where(through & (duration == 0) & ~own, routed, duration)
     return duration
 
 
-def _transit(taken: Mapping[str, Route], compartments: Sequence[str], doses: Any) -> tuple[Any, Any] | None:
-    if all(route.transit is None for route in taken.values()):
+def _transit(route: Mapping[str, Route], compartments: Sequence[str], doses: Any) -> tuple[Any, Any] | None:
+    if all(one.transit is None for one in route.values()):
         return None
-    pairs = [taken[name].transit or (None, None) for name in compartments]
+    pairs = [route[name].transit or (None, None) for name in compartments]
     return _by_dose([n for n, _ in pairs], -1.0, doses), _by_dose([k for _, k in pairs], 1.0, doses)
 
 
-def _overlap(doses: Any, taken: Mapping[str, Route], dosing: Mapping[str, Dosing]) -> int:
+def _overlap(doses: Any, route: Mapping[str, Route], dosing: Mapping[str, Dosing]) -> int:
     """How many earlier doses of a steady state may still run: not known where a route or bioavailability makes them longer."""
-    routed = any(route.duration is not None for route in taken.values())
+    routed = any(one.duration is not None for one in route.values())
     stretched = doses.rate is not None and any(d.bioavailability is not None for d in dosing.values())
     unknown = doses.steady is not None and (routed or stretched)
     return max(doses.overlap, UNKNOWN_OVERLAP if unknown else 0)

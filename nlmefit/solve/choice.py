@@ -50,7 +50,7 @@ def check_solver(model: AbstractModel) -> None:
 def has_transit(dynamics: AbstractDynamics, names: Sequence[str]) -> bool:
     """Whether doses arrive as gamma densities, which depend on the time since each dose."""
     routes = dynamics.routes(dict.fromkeys(names, 1.0))
-    return any(route.transit is not None for taken in routes.values() for route in taken)
+    return any(route.transit is not None for routes_ in routes.values() for route in routes_)
 
 
 def is_linear(dynamics: AbstractDynamics, names: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-NEAR = 0.25
+LARGEST_NORM = 0.25
 """Norm of the scaled matrix; degree 12 then leaves 1e-17."""
 MOST_SQUARINGS = 60
 
@@ -28,7 +28,7 @@ def flow(matrix: Float[Array, "n n"], rate: Float[Array, " n"], time: Float[Arra
     size = matrix.shape[0]
     whole = matrix * time
     norm = lax.stop_gradient(jnp.max(jnp.sum(jnp.abs(whole), axis=0)))
-    squarings = jnp.clip(jnp.ceil(jnp.log2(jnp.maximum(norm, 1e-300) / NEAR)), 0, MOST_SQUARINGS)
+    squarings = jnp.clip(jnp.ceil(jnp.log2(jnp.maximum(norm, 1e-300) / LARGEST_NORM)), 0, MOST_SQUARINGS)
     scale = 2.0**-squarings
     x = whole * scale
     shift = lax.stop_gradient(jnp.max(-jnp.diagonal(x)))

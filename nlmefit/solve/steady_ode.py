@@ -44,14 +44,14 @@ def steady_state(
     def after(amounts: Any) -> Any:
         return flow(constant[0], amounts, constant[1])
 
-    found, jacobian, settled = _newton(lax.stop_gradient(guess), after, tolerance)
+    found, jacobian, converged = _newton(lax.stop_gradient(guess), after, tolerance)
     frozen = jnp.eye(found.shape[0]) - jacobian
 
     def correct(_: Any, x: Any) -> Any:
         return x + jnp.linalg.solve(frozen, flow(line, x, parameters) - x)
 
     exact = lax.fori_loop(0, EXACT_ORDERS, correct, found)
-    good = settled & known
+    good = converged & known
     return jnp.where(good, exact, jnp.nan), jnp.where(good, inputs, jnp.nan)
 
 

@@ -1,9 +1,9 @@
-"""The Taylor polynomial of a costly function, in its place.
+"""The Taylor polynomial of a function that takes long to compute, in its place.
 
-What a structural model makes of individual parameters is costly; how those depend on population parameters and random effects
-is not. So the costly part is differentiated alone, by forward mode in its own few arguments, once per point. Whatever a
+What a structural model makes of individual parameters takes long; how those depend on population parameters and random effects
+does not. So that part is differentiated alone, by forward mode in its own few arguments, once per point. Whatever a
 method differentiates after that is a polynomial: gradients in all parameters follow by the chain rule, exact up to the
-polynomial's order, and nothing compiles the costly part again.
+polynomial's order, and nothing compiles it again.
 """
 
 from collections.abc import Callable

@@ -18,7 +18,7 @@ import pandas as pd
 
 import nlmefit as nm
 from nlmefit.analysis.fit import bind
-from nlmefit.estimate.batches import alike
+from nlmefit.estimate.batches import bucketed
 from nlmefit.estimate.modes.objective import Objective
 from nlmefit.estimate.problem import Problem
 
@@ -87,7 +87,7 @@ def measure(case: str, subjects: int) -> str:
         seconds.append(time.perf_counter() - began)
     lengths = laid_out.subjects.lengths()
     real = lengths.prod(axis=1).sum()
-    padded = sum(len(group) * lengths[group].max(axis=0).prod() for group in alike(lengths, latent.costly))
+    padded = sum(len(group) * lengths[group].max(axis=0).prod() for group in bucketed(lengths, latent.solves_ode))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     each = 1e6 * np.median(seconds) / subjects
     return f"{subjects:8d} {1e3 * np.median(seconds):12.2f} {each:14.1f} {padded / real:14.2f} {memory:12.0f}"

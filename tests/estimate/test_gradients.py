@@ -55,7 +55,7 @@ def test_gradient_against_central_differences(example, method):
 
 def _directions(latent, size):
     """Every parameter; three directions through all of them where an evaluation is costly."""
-    if not latent.costly:
+    if not latent.solves_ode:
         return np.eye(size)
     return np.random.default_rng(2).normal(size=(3, size))
 

@@ -9,7 +9,6 @@ phi alone, exactly; theta_D (residual sds, parameters without random effect, net
 that the model does not declare as one.
 """
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +22,11 @@ from nlmefit.core.typing import Scalar, Theta
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites
 from nlmefit.estimate.modes.empirical_bayes import expand, find_mode
-from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.spectrum import spectrum
+from nlmefit.latent.model import AbstractLatentModel
 from nlmefit.latent.program import log_likelihood
+from nlmefit.latent.programs import program
 
 LONGEST = 1.0
 """A step of a coordinate of theta_D never exceeds this (they are logs, mostly)."""
@@ -70,15 +71,14 @@ def population_coordinates(problem: Problem) -> Bool[np.ndarray, "p"]:
 
 def expected(problem: Problem, u: np.ndarray, points: Float[np.ndarray, "K N q"], weights: Float[np.ndarray, "K N"]) -> Expected:
     """Means over points z of every subject, with weights of sum 1."""
-    run = _expected(Structure(problem.model, tuple(population_coordinates(problem))))
+    run = _expected(problem.model, tuple(population_coordinates(problem)))
     at, fixed = np.asarray(u), problem.fixed
     starts = np.concatenate([np.moveaxis(points, 0, 1), weights.T[:, :, None]], axis=2)
-    return Expected(*problem.batches.evaluate(lambda x, s: run(at, fixed, x, s), starts))
+    return Expected(*problem.batches.map(lambda x, s: run(at, fixed, x, s), starts))
 
 
-@lru_cache(maxsize=32)
-def _expected(structure: Structure) -> Any:
-    model, (mask,) = structure.model, structure.others
+@program
+def _expected(model: AbstractLatentModel, mask: Any) -> Any:
     coordinates = Coordinates(model.parameters())
     own = np.array(mask, bool)
 
@@ -131,13 +131,12 @@ def _log_normal(eta: Float[Array, "q"], root: Float[Array, "q q"]) -> Scalar:
 
 def frame(problem: Problem, u: np.ndarray) -> tuple[Float[np.ndarray, "N q"], Float[np.ndarray, "q q"]]:
     """mu_i of every subject and Omega's Cholesky factor: phi_i = mu_i + root z_i."""
-    mu, root = _frame(Structure(problem.model))(np.asarray(u), problem.fixed, problem.subjects)
+    mu, root = _frame(problem.model)(np.asarray(u), problem.fixed, problem.subjects)
     return np.asarray(mu), np.asarray(root)
 
 
-@lru_cache(maxsize=32)
-def _frame(structure: Structure) -> Any:
-    model = structure.model
+@program
+def _frame(model: AbstractLatentModel) -> Any:
     coordinates = Coordinates(model.parameters())
 
     def run(u: Array, fixed: Theta, subjects: Any) -> tuple[Array, Array]:
@@ -158,14 +157,13 @@ def maximize_population(
     mask = population_coordinates(problem)
     if not mask.any():
         return u
-    run = _population(Structure(problem.model, tuple(mask)))
+    run = _population(problem.model, tuple(mask))
     found, good = run(np.asarray(u), problem.fixed, first, second, problem.subjects)
     return np.asarray(found) if bool(good) else u
 
 
-@lru_cache(maxsize=32)
-def _population(structure: Structure) -> Any:
-    model, (mask,) = structure.model, structure.others
+@program
+def _population(model: AbstractLatentModel, mask: Any) -> Any:
     coordinates = Coordinates(model.parameters())
     place = np.flatnonzero(mask)
 
@@ -202,7 +200,7 @@ def newton(problem: Problem, u: np.ndarray, score: Float[np.ndarray, "p"], curva
     return result
 
 
-def settled(visited: list[np.ndarray], window: int, independent: float, small: Any = 1e-6) -> bool:
+def stationary(visited: list[np.ndarray], window: int, independent: float, small: Any = 1e-6) -> bool:
     """Whether the mean of the last `window` estimates differs from that of those before by less than two standard errors,
     `independent` of the estimates in a window counting as such, or by less than what is `small`."""
     if len(visited) < 2 * window:

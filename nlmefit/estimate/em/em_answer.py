@@ -108,11 +108,11 @@ def answer(
     key: Array,
     kind: Covariance,
     stopped: str = "",
-    unsettled: str = "",
+    drifting: str = "",
     evaluated: bool = False,
     closing: bool = False,
 ) -> Found:
-    """The answer at u, or after `closing` Newton steps from there. `unsettled` says what is to be said of iterations that still
+    """The answer at u, or after `closing` Newton steps from there. `drifting` says what is to be said of iterations that still
     drifted, unless those steps have come to the maximum; `evaluated`, that there were none."""
     view = _View.at(problem, np.asarray(u), draws, key)
     if closing and not stopped:
@@ -129,7 +129,7 @@ def answer(
         posterior=weights.posterior,
         value=-2.0 * weights.log_likelihood,
         error=2.0 * weights.mc_se,
-        status=EVALUATED if evaluated else _status(problem, final.theta, view, stopped, unsettled),
+        status=EVALUATED if evaluated else _status(problem, final.theta, view, stopped, drifting),
         kind="estimate",
         converged=view.found.converged,
         uncertainty=uncertainty,
@@ -146,15 +146,15 @@ def _how(problem: Problem, weights: Weights) -> str:
     return f"{said}; its error is larger than it looks for {len(doubtful)} subject(s), k-hat above {BELIEVABLE}: {shown}"
 
 
-def _status(problem: Problem, theta: dict[str, np.ndarray], view: _View, stopped: str, unsettled: str) -> Status:
+def _status(problem: Problem, theta: dict[str, np.ndarray], view: _View, stopped: str, drifting: str) -> Status:
     doubts, converged = [], view.found.converged
     if not np.all(converged):
         doubts.append(lost(problem.labels(~converged)))
     if np.any(view.idle):
         doubts.append(unused(problem.coordinates.names, view.idle))
     gain, noise = view.gain()
-    if unsettled and not gain <= WORTHWHILE + 3 * noise:
-        doubts.append(unsettled)
+    if drifting and not gain <= WORTHWHILE + 3 * noise:
+        doubts.append(drifting)
     if np.isnan(gain):
         doubts.append("The information matrix is not positive definite: parameters that the data do not determine, or a saddle.")
     elif gain > WORTHWHILE + 3 * noise:

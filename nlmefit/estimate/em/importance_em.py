@@ -147,21 +147,21 @@ class _Path:
     """A trend that does not matter: SMALL of a standard error at known random effects."""
 
     @property
-    def settled(self) -> bool:
+    def stationary(self) -> bool:
         """Whether the last iterations' estimates have no trend beyond their scatter."""
-        return len(self.visited) >= 3 * WINDOW and em.settled(self.visited, WINDOW, WINDOW, self.small)
+        return len(self.visited) >= 3 * WINDOW and em.stationary(self.visited, WINDOW, WINDOW, self.small)
 
     @property
     def estimate(self) -> np.ndarray:
         """The mean of the last iterations, over which Monte Carlo error averages out."""
-        return np.mean(self.visited[-WINDOW:], axis=0) if self.settled else (self.visited[-1] if self.visited else self.u)
+        return np.mean(self.visited[-WINDOW:], axis=0) if self.stationary else (self.visited[-1] if self.visited else self.u)
 
 
 def _iterate(problem: Problem, path: _Path, expectation: Any, limit: int, progress: Reporter) -> str:
     """Iterate until the estimates have settled, `limit` times at most; why it stopped before, if the user did that."""
     check_support(problem, path.u)
     try:
-        while not path.settled and len(path.visited) < limit:
+        while not path.stationary and len(path.visited) < limit:
             means, objective = expectation(path.u)
             u = em.maximize_population(problem, path.u, means.first, means.second.sum(axis=0))
             score, curvature = means.score.sum(axis=0), means.curvature.sum(axis=0)
@@ -178,8 +178,8 @@ def _iterate(problem: Problem, path: _Path, expectation: Any, limit: int, progre
 def _answered(
     problem: Problem, path: _Path, draws: int, key: Array, kind: Covariance, stopped: str, closing: bool = False
 ) -> Found:
-    unsettled = "" if stopped or path.settled else f"Not settled after {len(path.visited)} iterations: raise limit."
-    found = answer(problem, path.estimate, draws, key, kind, stopped, unsettled, closing=closing)
+    drifting = "" if stopped or path.stationary else f"Not settled after {len(path.visited)} iterations: raise limit."
+    found = answer(problem, path.estimate, draws, key, kind, stopped, drifting, closing=closing)
     names = problem.coordinates.names
     found.history = [
         {"iteration": k, "objective": value, **dict(zip(names, u, strict=True))}

@@ -4,7 +4,6 @@ Each sweep proposes from the prior, by a random walk in every coordinate alone, 
 so far. Means over a sweep are Rao and Blackwell's: a proposal counts by its probability of acceptance, accepted or not.
 """
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,9 @@ from nlmefit.core.backend import compiled
 from nlmefit.core.typing import Theta
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites, log_joint
-from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.problem import Problem
+from nlmefit.latent.model import AbstractLatentModel
+from nlmefit.latent.programs import program
 
 WANTED = 0.4
 """Acceptance of random walks that is steered for."""
@@ -51,7 +52,7 @@ class Moved(NamedTuple):
 def sweep(problem: Problem, u: np.ndarray, chains: Chains, rng: np.random.Generator, times: int = 2) -> Moved:
     """`times` rounds of all proposals, from the chains' places."""
     size, count, q = chains.z.shape
-    run, at, fixed = _sweep(Structure(problem.model)), np.asarray(u), problem.fixed
+    run, at, fixed = _sweep(problem.model), np.asarray(u), problem.fixed
     steps = times * (q + 2)
     noise = rng.standard_normal((size, steps, count, q))
     uniform = np.log(rng.uniform(size=(size, steps, count, 1)))
@@ -61,7 +62,7 @@ def sweep(problem: Problem, u: np.ndarray, chains: Chains, rng: np.random.Genera
         return run(at, fixed, x["z"], x["shapes"], x["noise"], x["uniform"], subjects)
 
     state = {"z": chains.z, "shapes": shapes, "noise": noise, "uniform": uniform}
-    return Moved(*problem.batches.evaluate(one, state))
+    return Moved(*problem.batches.map(one, state))
 
 
 def adapted(chains: Chains, moved: Moved, covariance: Float[np.ndarray, "N q q"], gain: float) -> Chains:
@@ -73,9 +74,8 @@ def adapted(chains: Chains, moved: Moved, covariance: Float[np.ndarray, "N q q"]
     return Chains(moved.z, np.clip(scale, 1e-4, 10.0), root)
 
 
-@lru_cache(maxsize=32)
-def _sweep(structure: Structure) -> Any:
-    model = structure.model
+@program
+def _sweep(model: AbstractLatentModel) -> Any:
     coordinates = Coordinates(model.parameters())
 
     def one(

@@ -100,24 +100,24 @@ class _Run:
         self.data = not em.population_coordinates(problem).all()
 
     def found(self) -> Found:
-        stopped, settled = "", False
+        stopped, stationary = "", False
         try:
             for _ in range(WARM):
                 self._walk()
             done = 0
-            while not settled and done < 2 * self.method.burn_in:
+            while not stationary and done < 2 * self.method.burn_in:
                 for _ in range(WINDOW if done else self.method.burn_in):
                     self._iterate(1.0, cool=done == 0 and len(self.visited) < self.method.burn_in // 2)
                 done = len(self.visited)
-                settled = em.settled(self.visited, WINDOW, INDEPENDENT)
+                stationary = em.stationary(self.visited, WINDOW, INDEPENDENT)
             for k in range(1, self.method.smooth + 1):
                 self._iterate(1.0 / k, cool=False)
         except KeyboardInterrupt:
             stopped = "interrupted"
         self.progress.stage("log p(y) and standard errors")
-        unsettled = "" if stopped or settled else "The estimates were still drifting when the first phase ended: raise burn_in."
+        drifting = "" if stopped or stationary else "The estimates were still drifting when the first phase ended: raise burn_in."
         method = self.method
-        found = answer(self.problem, self.u, method.draws, self.last, method.covariance, stopped, unsettled, closing=True)
+        found = answer(self.problem, self.u, method.draws, self.last, method.covariance, stopped, drifting, closing=True)
         names = self.problem.coordinates.names
         found.history = [{"iteration": k, **dict(zip(names, u, strict=True))} for k, u in enumerate(self.visited)]
         return found

@@ -149,7 +149,7 @@ class ChainCoordinates:
         root0 = self.model.omega(theta0)
 
         def derivatives(z: Array, subject: Any) -> tuple[Array, Array]:
-            local = self.model.near(theta0, root0 @ z, subject, 2)
+            local = self.model.taylor_expanded(theta0, root0 @ z, subject, 2)
 
             def joint(x: Array) -> Scalar:
                 theta = self._theta(self._position(x[:p]))[0]
@@ -160,7 +160,7 @@ class ChainCoordinates:
             second = jax.jacfwd(jax.grad(joint))(jnp.concatenate([origin, root0 @ z]))
             return second[p:, :p], second[p:, p:]
 
-        cross, hessian = self.problem.batches.evaluate(compiled(jax.vmap(derivatives)), modes)
+        cross, hessian = self.problem.batches.map(compiled(jax.vmap(derivatives)), modes)
         omega_root = np.asarray(root0)
         usable = np.all(np.isfinite(hessian), axis=(1, 2)) & np.all(np.isfinite(cross), axis=(1, 2))
         usable &= np.linalg.eigvalsh(np.where(usable[:, None, None], hessian, 0.0))[:, 0] > 0

@@ -22,14 +22,14 @@ from nlmefit.estimate.density import Sites
 from nlmefit.estimate.factor import factorize, solve
 from nlmefit.estimate.method import Found, Reporter
 from nlmefit.estimate.modes import closed_form
-from nlmefit.estimate.modes.empirical_bayes import Mode, find_costly_mode, find_mode
+from nlmefit.estimate.modes.empirical_bayes import Mode, find_mode, find_mode_by_expansion
 from nlmefit.estimate.modes.marginal_likelihood import AbstractMarginalLikelihood
 from nlmefit.estimate.modes.objective import Contributions
 from nlmefit.estimate.problem import Problem
 from nlmefit.latent.model import AbstractExact, AbstractLatentModel
 
 SitesAt = Callable[[Array], Sites]
-"""The sites of a subject as a function of u, with polynomials around its mode where the model is costly."""
+"""The sites of a subject as a function of u, with polynomials around its mode where the model solves differential equations."""
 
 
 class AbstractAtMode(AbstractMarginalLikelihood):
@@ -38,7 +38,7 @@ class AbstractAtMode(AbstractMarginalLikelihood):
     @property
     @abc.abstractmethod
     def order(self) -> int:
-        """The order of the polynomials that search and contribution work with where the model is costly."""
+        """The order of the polynomials that search and contribution work with where the model solves differential equations."""
 
     @property
     def at_origin(self) -> bool:
@@ -69,19 +69,19 @@ class AbstractAtMode(AbstractMarginalLikelihood):
             return Sites(model, theta, model.omega(theta), subject, local, center)
 
         sites, local, center = sites_at(u), None, None
-        if model.costly and self.at_origin:
-            center = sites.near(jnp.zeros_like(start), self.order).local
+        if model.solves_ode and self.at_origin:
+            center = sites.taylor_expanded(jnp.zeros_like(start), self.order).local
             sites = sites_at(u, None, center)
-        if model.costly and start.shape[0] > 0:
-            mode, local = find_costly_mode(
-                lambda z, order: sites.near(z, order).local,
+        if model.solves_ode and start.shape[0] > 0:
+            mode, local = find_mode_by_expansion(
+                lambda z, order: sites.taylor_expanded(z, order).local,
                 lambda local, z: self.inner(sites.by(local), z),
                 start,
                 self.order if self.has_modes else 1,
             )
         else:
-            if model.costly:
-                local = sites.near(start, self.order).local
+            if model.solves_ode:
+                local = sites.taylor_expanded(start, self.order).local
             mode = find_mode(lambda z: self.inner(sites, z), start)
         value, gradient = self.contribution(lambda u: sites_at(u, local, center), u, mode)
         return Contributions(

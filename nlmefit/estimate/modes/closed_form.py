@@ -5,7 +5,6 @@ and with it the standard errors, costs the same however many subjects there are.
 """
 
 import time
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -19,11 +18,12 @@ from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.method import Found
 from nlmefit.estimate.modes.objective import MarginalMethod
 from nlmefit.estimate.posterior import Gaussian
-from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.spectrum import smallest, spectrum
 from nlmefit.estimate.standard_errors import Uncertainty, covariance, culprits
 from nlmefit.estimate.status import WORTHWHILE, Status
-from nlmefit.latent.model import AbstractExact
+from nlmefit.latent.model import AbstractExact, AbstractLatentModel
+from nlmefit.latent.programs import program
 
 MOST = 3000
 """Parameters up to which standard errors are computed: their matrices hold the square of that."""
@@ -41,9 +41,8 @@ class Programs(NamedTuple):
     curvature: Any
 
 
-@lru_cache(maxsize=16)
-def _programs(structure: Structure) -> Programs:
-    model = structure.model
+@program
+def _programs(model: AbstractLatentModel) -> Programs:
     assert isinstance(model, AbstractExact)
     coordinates = Coordinates(model.parameters())
 
@@ -68,7 +67,7 @@ def maximize(problem: Problem, method: MarginalMethod) -> Found:
     assert isinstance(model, AbstractExact)
     theta, doubts = model.maximum(problem.subjects)
     u = problem.coordinates.vector(theta)
-    run, statistics = _programs(Structure(model)), model.statistics(problem.subjects)
+    run, statistics = _programs(model), model.statistics(problem.subjects)
     slope = np.asarray(run.slope(u, problem.fixed, statistics))
     small = len(u) <= MOST
     hessian = np.asarray(run.curvature(u, problem.fixed, statistics)) if small else None
@@ -98,7 +97,7 @@ def _answer(problem: Problem, method: MarginalMethod, u: Float[np.ndarray, "p"],
         u=u,
         z=z,
         posterior=Gaussian.at_mode(z, precision),
-        value=np.asarray(_programs(Structure(model)).values(u, problem.fixed, problem.subjects)),
+        value=np.asarray(_programs(model).values(u, problem.fixed, problem.subjects)),
         status=status,
         kind=method.kind,
         converged=np.ones(problem.size, bool),
@@ -134,6 +133,6 @@ def _gain(slope: Float[np.ndarray, "p"], hessian: Float[np.ndarray, "p p"]) -> f
 
 
 def _uncertainty(problem: Problem, method: MarginalMethod, u: np.ndarray, hessian: np.ndarray, z: np.ndarray) -> Uncertainty:
-    run = _programs(Structure(problem.model))
+    run = _programs(problem.model)
     by_subject = np.asarray(run.slopes(u, problem.fixed, problem.subjects))
     return covariance(method.covariance, hessian, by_subject, problem.final(u, z).slope, problem.coordinates.names)

@@ -210,24 +210,24 @@ POLISHED = 1e-5
 """A move of the mode, in prior standard deviations, below which its polynomial's error (of second order in it) is none."""
 
 
-def find_costly_mode(
-    near: Callable[[Array, int], Any], objective: Callable[[Any, Array], Scalar], start: Float[Array, "q"], order: int
+def find_mode_by_expansion(
+    expand_at: Callable[[Array, int], Any], objective: Callable[[Any, Array], Scalar], start: Float[Array, "q"], order: int
 ) -> tuple[Mode, Any]:
-    """The mode where derivatives are costly, and the polynomial model of that order around it.
+    """The mode where the model solves differential equations, and the polynomial model of that order around it.
 
-    `near(z, order)` makes a polynomial model around z, and `objective(model, z)` is the function to minimize by it. First steps
-    with first derivatives only, to within their linear convergence; then the mode of the polynomial of the order that the method
-    needs anyway, around the last point, until it stays where the polynomial is made.
+    `expand_at(z, order)` makes a polynomial model around z, and `objective(model, z)` is the function to minimize by it. First
+    steps with first derivatives only, to within their linear convergence; then the mode of the polynomial of the order that the
+    method needs anyway, around the last point, until it stays where the polynomial is made.
     """
     close = find_mode(
-        lambda z: objective(near(z, 1), z),
+        lambda z: objective(expand_at(z, 1), z),
         start,
         limit=30,
-        expanded=lambda z: expand(partial(objective, near(z, 1)), z),
+        expanded=lambda z: expand(partial(objective, expand_at(z, 1)), z),
         noise=1e-6,
     )
 
-    around = jax.jit(lambda z: near(z, order))  # traced once for the loop and its first state
+    around = jax.jit(lambda z: expand_at(z, order))  # traced once for the loop and its first state
 
     class Polish(NamedTuple):
         model: Any
@@ -246,5 +246,5 @@ def find_costly_mode(
     empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
     first = Polish(empty, close, jnp.array(jnp.inf), jnp.array(0))
     end = jax.lax.while_loop(lambda s: (s.moved > POLISHED) & (s.passes < 8), body, first)
-    settled = end.mode.converged & (end.moved < 100 * POLISHED)
-    return end.mode._replace(converged=settled, iterations=close.iterations + end.passes), end.model
+    converged = end.mode.converged & (end.moved < 100 * POLISHED)
+    return end.mode._replace(converged=converged, iterations=close.iterations + end.passes), end.model

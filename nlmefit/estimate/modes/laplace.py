@@ -76,7 +76,7 @@ class Laplace(AbstractAtMode):
 
         def slope(z: Array) -> Array:
             """l_w at (u, z), the model expanded there."""
-            local = here.model.near(here.theta, here.root @ z, here.subject, 1)
+            local = here.model.taylor_expanded(here.theta, here.root @ z, here.subject, 1)
             return jnp.concatenate(jax.jacfwd(lambda u, z: self.inner(sites_at(u).by(local), z), argnums=(0, 1))(u, z))
 
         def along(c: Array) -> tuple[Array, Array, Array]:

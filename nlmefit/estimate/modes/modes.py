@@ -13,7 +13,7 @@ from nlmefit.estimate.density import Sites, log_joint
 from nlmefit.estimate.factor import factorize, log_determinant
 from nlmefit.estimate.method import Kind
 from nlmefit.estimate.modes.at_mode import two_log_integral
-from nlmefit.estimate.modes.empirical_bayes import Mode, find_costly_mode, find_mode
+from nlmefit.estimate.modes.empirical_bayes import Mode, find_mode, find_mode_by_expansion
 from nlmefit.estimate.modes.objective import Contributions, Objective
 from nlmefit.estimate.posterior import AbstractPosterior, Gaussian
 from nlmefit.estimate.problem import Problem
@@ -28,13 +28,13 @@ def modes(problem: Problem, u: np.ndarray) -> Contributions:
 
 def posterior_mode(sites: Sites, start: Float[Array, "q"]) -> Mode:
     """The mode of p(z | y, theta) from `start`, with the Hessian of -log p(y, z) there."""
-    if not sites.model.costly or start.shape[0] == 0:
+    if not sites.model.solves_ode or start.shape[0] == 0:
         return find_mode(lambda z: -log_joint(sites, z), start)
 
     def objective(local: Any, z: Array) -> Scalar:
         return -log_joint(Sites(sites.model, sites.theta, sites.root, sites.subject, local), z)
 
-    return find_costly_mode(lambda z, order: sites.near(z, order).local, objective, start, 2)[0]
+    return find_mode_by_expansion(lambda z, order: sites.taylor_expanded(z, order).local, objective, start, 2)[0]
 
 
 @final

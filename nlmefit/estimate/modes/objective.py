@@ -1,7 +1,7 @@
 """The population objective -2 log L(u) of a method, its gradient, and what every subject adds to them."""
 
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -13,9 +13,10 @@ from nlmefit.core.typing import Theta
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.method import Kind
 from nlmefit.estimate.posterior import AbstractPosterior
-from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.latent.model import AbstractLatentModel
+from nlmefit.latent.programs import program
 
 
 class Contributions(NamedTuple):
@@ -64,9 +65,8 @@ Penalty = Callable[[np.ndarray], tuple[float, np.ndarray]]
 """What a search adds to -2 log L at u, once for all subjects, and its gradient."""
 
 
-@lru_cache(maxsize=64)
-def _batch(structure: Structure) -> Any:
-    model, (method,) = structure.model, structure.others
+@program
+def _batch(model: AbstractLatentModel, method: Any) -> Any:
     coordinates = Coordinates(model.parameters())
 
     def one(u: Array, fixed: Theta, start: Array, subject: Any) -> Contributions:
@@ -86,14 +86,14 @@ class Objective:
         self.problem, self.method = problem, method
         self.penalty: Penalty = penalty or (lambda u: (0.0, np.zeros_like(u)))
         self.coordinates, self.size, self.q = problem.coordinates, problem.size, problem.q
-        self._run = _batch(Structure(problem.model, method))
+        self._run = _batch(problem.model, method)
         others = retry_starts(self.size, self.q) if method.has_modes and method.all_modes else []
         self.starts: tuple[np.ndarray, ...] = (np.zeros((self.size, self.q)), *others)
         self.evaluations = 0
         self.failures = 0
         """Points at which a subject's density could not be computed; they were passed over."""
         self.rescued = 0
-        """Searches for a mode that the sturdier form of the model had to do."""
+        """Searches for a mode that took the stiff solver."""
 
     def contributions(self, u: Float[np.ndarray, "p"]) -> Contributions:
         """Every subject's contribution at u: at the mode found from 0, or at the best of all that were asked for. A subject whose
@@ -110,18 +110,18 @@ class Objective:
         return self._rescued(u, result)
 
     def _rescued(self, u: np.ndarray, found: Contributions) -> Contributions:
-        """Subjects that could not be computed, by the sturdier form of the model if it has one."""
+        """Subjects that could not be computed, by the stiff solver if the model has one."""
         lost = ~found.converged & (found.failures > 0)
-        if not lost.any() or self._sturdier is None:
+        if not lost.any() or self._fallback is None:
             return found
-        other = self._sturdier._from(u, self.starts[0], lost)
+        other = self._fallback._from(u, self.starts[0], lost)
         better = _better(found, other, lost)
         self.rescued += int(np.sum(better.converged & lost))
         return better
 
     @cached_property
-    def _sturdier(self) -> "Objective | None":
-        model = self.problem.model.sturdier()
+    def _fallback(self) -> "Objective | None":
+        model = self.problem.model.stiff_fallback()
         return None if model is None else Objective(Problem(model, self.problem.data), self.method)
 
     def best_modes(self, u: Float[np.ndarray, "p"], found: Contributions) -> Contributions:
@@ -135,7 +135,7 @@ class Objective:
         self.evaluations += 1
         u = np.asarray(u)
         fixed = self.problem.fixed
-        found = Contributions(*self.problem.batches.evaluate(lambda z, s: self._run(u, fixed, z, s), starts, only))
+        found = Contributions(*self.problem.batches.map(lambda z, s: self._run(u, fixed, z, s), starts, only))
         self.failures += int(found.failures.sum())
         return found
 

@@ -70,7 +70,7 @@ class Quadrature(AbstractAtMode):
 
         def at(offset: Array) -> Scalar:
             node = z + offset
-            return log_joint(sites.near(node, 1), node)
+            return log_joint(sites.taylor_expanded(node, 1), node)
 
         # All points of a large grid at once, with their tangents, would not fit in memory.
         joint = jax.vmap(at)(offsets) if len(points) <= BLOCK else jax.lax.map(at, offsets, batch_size=BLOCK)

@@ -7,7 +7,6 @@ second mode, a kink as of a lag time that meets an observation), a t with the me
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -21,8 +20,10 @@ from nlmefit.estimate import draws
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites, log_joint
 from nlmefit.estimate.posterior import Weighted
-from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee.psis import BELIEVABLE, khat
+from nlmefit.latent.model import AbstractLatentModel
+from nlmefit.latent.programs import program
 
 BLOCK = 250
 """Draws of every subject that are evaluated at once."""
@@ -140,29 +141,29 @@ def sample(
     return Weights(drawn.points, joint_in_blocks(problem, u, drawn.points) - drawn.log_density)
 
 
-def sample_around(problem: Problem, u: np.ndarray, near: Proposal, rng: np.random.Generator, count: int) -> Weights:
-    """`count` weighted points from `near` and the prior, adapted where the weights are not to be believed."""
-    weights = sample(problem, u, defended(near), rng, count)
+def sample_around(problem: Problem, u: np.ndarray, proposal: Proposal, rng: np.random.Generator, count: int) -> Weights:
+    """`count` weighted points from `proposal` and the prior, adapted where the weights are not to be believed."""
+    weights = sample(problem, u, defended(proposal), rng, count)
     for _ in range(ADAPTATIONS):
         if not np.any(weights.khat > BELIEVABLE):
             break
-        weights = sample(problem, u, defended(near, _moments_of(weights, near)), rng, count)
+        weights = sample(problem, u, defended(proposal, _moments_of(weights, proposal)), rng, count)
     return weights
 
 
-def defended(*near: Proposal) -> Mixture:
+def defended(*proposals: Proposal) -> Mixture:
     """Proposals in equal shares, and the prior."""
-    q, center = near[0].center.shape[1], near[0].center
+    q, center = proposals[0].center.shape[1], proposals[0].center
     prior = Proposal(np.zeros_like(center), np.broadcast_to(np.eye(q), (len(center), q, q)), np.inf)
-    return Mixture((*near, prior), (*[(1 - DEFENSIVE) / len(near)] * len(near), DEFENSIVE))
+    return Mixture((*proposals, prior), (*[(1 - DEFENSIVE) / len(proposals)] * len(proposals), DEFENSIVE))
 
 
-def _moments_of(weights: Weights, near: Proposal) -> Proposal:
-    """A t with the weighted points' mean and covariance; few effective points leave the latter near that of `near`."""
+def _moments_of(weights: Weights, proposal: Proposal) -> Proposal:
+    """A t with the weighted points' mean and covariance; few effective points leave the latter near `proposal`'s."""
     found = weights.posterior
-    spread = near.scale @ np.swapaxes(near.scale, 1, 2)
-    doubt = near.center.shape[1] / weights.ess[:, None, None]
-    return Proposal(found.mean, np.linalg.cholesky(found.covariance + doubt * spread), near.df)
+    spread = proposal.scale @ np.swapaxes(proposal.scale, 1, 2)
+    doubt = proposal.center.shape[1] / weights.ess[:, None, None]
+    return Proposal(found.mean, np.linalg.cholesky(found.covariance + doubt * spread), proposal.df)
 
 
 def joint_in_blocks(problem: Problem, u: np.ndarray, points: Float[np.ndarray, "K N q"]) -> Float[np.ndarray, "K N"]:
@@ -172,14 +173,13 @@ def joint_in_blocks(problem: Problem, u: np.ndarray, points: Float[np.ndarray, "
 
 def joint(problem: Problem, u: np.ndarray, points: Float[np.ndarray, "K N q"]) -> Float[np.ndarray, "K N"]:
     """log p(y_i, z | theta) at K points of every subject; -inf where it is no number."""
-    run, at = _joint(Structure(problem.model)), np.asarray(u)
-    (found,) = problem.batches.evaluate(lambda z, s: (run(at, problem.fixed, z, s),), np.swapaxes(points, 0, 1))
+    run, at = _joint(problem.model), np.asarray(u)
+    (found,) = problem.batches.map(lambda z, s: (run(at, problem.fixed, z, s),), np.swapaxes(points, 0, 1))
     return np.where(np.isnan(found), -np.inf, found).T
 
 
-@lru_cache(maxsize=64)
-def _joint(structure: Structure) -> Any:
-    model = structure.model
+@program
+def _joint(model: AbstractLatentModel) -> Any:
     coordinates = Coordinates(model.parameters())
 
     def one(u: Array, fixed: Theta, points: Array, subject: Any) -> Array:

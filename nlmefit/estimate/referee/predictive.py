@@ -1,6 +1,5 @@
 """One step ahead: p(y_ij | y_i1, ..., y_i,j-1, theta), observation by observation (Dawid 1984, the prequential approach)."""
 
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -19,8 +18,10 @@ from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.modes.laplace import Laplace
 from nlmefit.estimate.modes.modes import modes
 from nlmefit.estimate.observations import Order, Steps, mean, places, rows, through, variance
-from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee.sequential_importance import SequentialImportance, by_importance
+from nlmefit.latent.model import AbstractLatentModel
+from nlmefit.latent.programs import program
 
 Forecaster = SequentialImportance | Laplace
 DEFAULT = SequentialImportance()
@@ -78,14 +79,14 @@ def _by_laplace(problem: Problem, u: np.ndarray, order: Order, first: int, line:
     size, most = problem.size, order.most
     log_joint = np.full((size, most + 1), np.nan)
     center, sd = np.full((size, most), np.nan), np.full((size, most), np.nan)
-    run, at = _linearized(Structure(problem.model, most)), np.asarray(u)
+    run, at = _linearized(problem.model, most), np.asarray(u)
     for j in range(first, most + 1):
         line.stage(f"modes given {j} of {most} observations")
         found = modes(through(problem, order, j), u)
         log_joint[:, j] = -0.5 * found.value
         if j < most:
             packed = np.concatenate([found.z[..., None], found.hessian], axis=-1)
-            moments = problem.batches.evaluate(lambda x, s, j=j: run(at, problem.fixed, j, x, s), packed)  # type: ignore[misc]
+            moments = problem.batches.map(lambda x, s, j=j: run(at, problem.fixed, j, x, s), packed)  # type: ignore[misc]
             center[:, j], sd[:, j] = moments
     observed = np.zeros((size, most))
     observed[order.subject, order.place] = order.observed
@@ -93,15 +94,14 @@ def _by_laplace(problem: Problem, u: np.ndarray, order: Order, first: int, line:
     return Steps(np.diff(log_joint, axis=1), center, sd, ndtr((observed - center) / sd), np.zeros((size, most)), nothing)
 
 
-@lru_cache(maxsize=64)
-def _linearized(structure: Structure) -> Any:
-    model, (most,) = structure.model, structure.others
+@program
+def _linearized(model: AbstractLatentModel, most: Any) -> Any:
     coordinates = Coordinates(model.parameters())
 
     def one(theta: Theta, root: Array, place: Array, packed: Array, subject: Any) -> tuple[Array, Array]:
         """Mean and standard deviation of the observation at `place`, z | y before ~ N(z*, H^-1)."""
         z, hessian = packed[:, 0], packed[:, 1:]
-        sites = Sites(model, theta, root, subject).near(z, 1)
+        sites = Sites(model, theta, root, subject).taylor_expanded(z, 1)
         where = places(sites(z), most)[0][place]
         slope = jax.jacfwd(lambda z: rows(sites(z), mean)[where])(z)
         center, spread = (rows(sites(z), read)[where] for read in (mean, variance))

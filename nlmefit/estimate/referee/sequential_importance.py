@@ -11,7 +11,6 @@ control variates (Hesterberg 1995; Owen and Zhou 2000, Safe and effective import
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, final
 
 import jax
@@ -29,8 +28,10 @@ from nlmefit.estimate.density import Sites
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.modes.modes import modes
 from nlmefit.estimate.observations import Order, Steps, cdf, log_prob, mean, places, rows, through, variance
-from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee.importance import BLOCK, DEGREES, Proposal
+from nlmefit.latent.model import AbstractLatentModel
+from nlmefit.latent.programs import program
 
 ENOUGH = 1 / 20
 """Effective draws after any observation, as a part of all draws, below which a subject gets one more component."""
@@ -128,7 +129,7 @@ def _weighed(
     stratum = np.arange(count) * len(components) // count
     sizes = np.bincount(stratum, minlength=len(components))
     points = np.concatenate([c.draw(rng, int(m)).points for c, m in zip(components, sizes, strict=True)])
-    run, at = _steps(Structure(problem.model, most)), np.asarray(u)
+    run, at = _steps(problem.model, most), np.asarray(u)
 
     def batch(who: np.ndarray, subjects: Any) -> Steps:
         own = [Proposal(c.center[who], c.scale[who], c.df) for c in components]
@@ -137,7 +138,7 @@ def _weighed(
         basis = np.concatenate([basis, padding], axis=-1)
         return run(at, problem.fixed, stratum, np.swapaxes(points[:, who], 0, 1), base, basis, subjects)
 
-    return Steps(*problem.batches.evaluate(batch, np.arange(problem.size), only))
+    return Steps(*problem.batches.map(batch, np.arange(problem.size), only))
 
 
 def calibrated(
@@ -164,9 +165,8 @@ def _log_density(proposal: Proposal, points: Float[np.ndarray, "K N q"]) -> Floa
     return draws.log_density(x, proposal.df) - (np.linalg.slogdet(proposal.scale)[1] if points.shape[-1] else 0.0)
 
 
-@lru_cache(maxsize=64)
-def _steps(structure: Structure) -> Any:
-    model, (most,) = structure.model, structure.others
+@program
+def _steps(model: AbstractLatentModel, most: Any) -> Any:
     coordinates = Coordinates(model.parameters())
 
     def one(theta: Theta, root: Array, stratum: Array, points: Array, base: Array, basis: Array, subject: Any) -> Steps:

@@ -42,7 +42,7 @@ MORE = 4
 """As many gradients are averaged in each of those."""
 WARM = 0.3
 """Steps of the sleep phase alone before training, as a share of `steps`."""
-SETTLED = 0.1
+STATIONARY = 0.1
 """What the log-likelihood's bound may still be rising by, or promise to gain."""
 
 
@@ -203,9 +203,9 @@ class _Fit:
         if self.stopped or not self.method.refine:
             return None
         self.progress.stage("refining")
-        near = self.problem.restarted(np.asarray(self.state.u))
+        moved = self.problem.restarted(np.asarray(self.state.u))
         try:
-            found = VI().find(near, self.progress, self.keys["tune"]) if self.learn else VI().evaluate(near, self.keys["tune"])
+            found = VI().find(moved, self.progress, self.keys["tune"]) if self.learn else VI().evaluate(moved, self.keys["tune"])
         except KeyboardInterrupt:
             self.stopped = "interrupted"
             return None
@@ -284,7 +284,7 @@ class _Fit:
             doubts.append(f"The bound was still rising, by {rise:.2g} over the last tenth of the steps; take more steps.")
         if refined is None:
             gain = self._gain()
-            if not gain <= SETTLED:
+            if not gain <= STATIONARY:
                 doubts.append(f"One scoring step promises to raise the bound by {gain:.2g}; take more steps, or refine.")
             reason = (
                 f"the bound's mean changed by {rise:.2g} over the last tenth of the steps, a scoring step would gain {gain:.2g}."
@@ -300,7 +300,7 @@ class _Fit:
         tenth = max(len(bounds) // 10, 1)
         last, before = bounds[-tenth:], bounds[-2 * tenth : -tenth]
         error = np.sqrt(np.var(last) / len(last) + np.var(before) / len(before))
-        return float(np.mean(last) - np.mean(before)), max(SETTLED, 2 * float(error))
+        return float(np.mean(last) - np.mean(before)), max(STATIONARY, 2 * float(error))
 
 
 class _Silent:

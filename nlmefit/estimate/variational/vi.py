@@ -168,7 +168,7 @@ class VI(AbstractMarginalLikelihood):
         def bound(u: Array) -> Scalar:
             theta = coordinates.theta(u, fixed)
             moved = Sites(model, theta, model.omega(theta), subject)
-            return jnp.mean(jax.vmap(lambda z: log_joint(moved.near(z, 1), z))(points))
+            return jnp.mean(jax.vmap(lambda z: log_joint(moved.taylor_expanded(z, 1), z))(points))
 
         slope = jax.jacfwd(bound)(u)
         mean = jnp.mean(points, axis=0)
@@ -221,7 +221,7 @@ def _optimum(family: AbstractFamily, sites: Sites, frame: Frame, xi: Float[Array
 
     def expanded(phi: Array) -> tuple[Scalar, Array, Array]:
         points, log_volume = _points(family, frame, phi, xi)
-        value, slope, curvature = jax.vmap(lambda z: expand(partial(log_joint, sites.near(z, 2)), z))(points)
+        value, slope, curvature = jax.vmap(lambda z: expand(partial(log_joint, sites.taylor_expanded(z, 2)), z))(points)
         moved, widened = jax.jacfwd(partial(_points, family, frame), argnums=0)(phi, xi)
         size = xi.shape[0]
         return (

@@ -10,7 +10,6 @@ of its subjects have observations left out at random, so that new subjects may h
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -27,12 +26,13 @@ from nlmefit.core.typing import Scalar, Theta
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites, log_joint
 from nlmefit.estimate.draws import matched
-from nlmefit.estimate.problem import Problem, Structure
+from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.variational.encoder import Reader
 from nlmefit.latent.model import AbstractLatentModel
+from nlmefit.latent.programs import program
 
-BLOCK, COSTLY_BLOCK = 100, 20
-"""Steps between two signs of life, the costly ones where the model is solved step by step."""
+BLOCK, ODE_BLOCK = 100, 20
+"""Steps between two signs of life, the second number where the model is solved step by step."""
 THETA_RATE = 5.0
 """Learning rate of theta in units of the encoder's."""
 
@@ -76,7 +76,7 @@ class Trainer:
         self.subjects = jax.device_put(problem.subjects)
         self.scale = np.ones(problem.coordinates.size)
         """A large step of each coordinate."""
-        self.block = COSTLY_BLOCK if problem.model.costly else BLOCK
+        self.block = ODE_BLOCK if problem.model.solves_ode else BLOCK
 
     def run(
         self, state: State, key: Array, rates: Float[np.ndarray, "S 2"], draws: int, repeats: int = 1
@@ -84,7 +84,7 @@ class Trainer:
         """Block by block the state, the bound (`draws` 0, the sleep phase alone: mean log q) by step, and u by step. `rates` are
         those of theta and of the encoder by step; a step goes along the mean of `repeats` gradients."""
         settings = Settings(self.batch, draws, self.simulated, self.block)
-        advance = _advance(Structure(self.problem.model, settings))
+        advance = _advance(self.problem.model, settings)
         for begin in range(0, len(rates), self.block):
             now = rates[begin : begin + self.block]
             padded = np.concatenate([now, np.zeros((self.block - len(now), 2))])  # one shape, compiled once
@@ -98,13 +98,13 @@ class Trainer:
         """Gradient of the bound in u with every q held, and the information: sum_i E_q[ s s' ], s = d log p(y_i, z | u) / du.
 
         Over points of exact second moments: the noise of random ones would hide a gradient near 0."""
-        run = _score(Structure(self.problem.model))
+        run = _score(self.problem.model)
         found = run(state, self.reader, self.subjects, self.problem.fixed, matched(count, self.problem.q))
         return np.asarray(found[0]), np.asarray(found[1])
 
     def simulate(self, u: Float[np.ndarray, "p"], key: Array, count: int) -> Any:
         """Subjects with the designs of the data and simulated observations."""
-        run = _simulated(Structure(self.problem.model, count))
+        run = _simulated(self.problem.model, count)
         return run(jnp.asarray(u), self.subjects, self.problem.fixed, key)[0]
 
 
@@ -182,10 +182,9 @@ def _sleep_value(network: Any, reader: Reader, simulated: Any, z: Array) -> Scal
     return jnp.sum(jnp.where(usable, found, 0.0)) / jnp.maximum(usable.sum(), 1)
 
 
-@lru_cache(maxsize=16)
-def _advance(structure: Structure) -> Any:
+@program
+def _advance(model: AbstractLatentModel, settings: Any) -> Any:
     """A block of steps, compiled."""
-    model, settings = structure.model, structure.others[0]
     coordinates, batch = Coordinates(model.parameters()), settings.batch
 
     def loss(parts: Any, reader: Reader, subjects: Any, fixed: Theta, key: Array) -> tuple[Scalar, Scalar]:
@@ -237,9 +236,8 @@ def _advance(structure: Structure) -> Any:
     return compiled_module(block)
 
 
-@lru_cache(maxsize=16)
-def _score(structure: Structure) -> Any:
-    model = structure.model
+@program
+def _score(model: AbstractLatentModel) -> Any:
     coordinates = Coordinates(model.parameters())
 
     def score(state: State, reader: Reader, subjects: Any, fixed: Theta, eps: Array) -> tuple[Array, Array]:
@@ -259,9 +257,8 @@ def _score(structure: Structure) -> Any:
     return compiled_module(score)
 
 
-@lru_cache(maxsize=16)
-def _simulated(structure: Structure) -> Any:
-    model, count = structure.model, structure.others[0]
+@program
+def _simulated(model: AbstractLatentModel, count: Any) -> Any:
     coordinates = Coordinates(model.parameters())
 
     def simulated(u: Array, subjects: Any, fixed: Theta, key: Array) -> tuple[Any, Array]:

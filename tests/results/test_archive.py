@@ -397,11 +397,11 @@ def test_what_cannot_be_compared(given):
 
 def test_the_same_records_read_by_another_rule_are_other_data(fit):
     data = examples()["theophylline"].data
-    assert saved.same_data(fit, nm.Subjects.from_frame(data, Theophylline()))
+    assert stored.same_data(fit, nm.Subjects.from_frame(data, Theophylline()))
     for other in ({"covariates": "locf"}, {"blq": "M1"}):
-        assert not saved.same_data(fit, nm.Subjects.from_frame(data, Theophylline(), **other))
+        assert not stored.same_data(fit, nm.Subjects.from_frame(data, Theophylline(), **other))
     renamed = nm.Subjects.from_frame(data.rename(columns={"DV": "CONC"}), Theophylline(), {"CONC": "DV"})
-    assert not saved.same_data(fit, renamed)
+    assert not stored.same_data(fit, renamed)
 
 
 @pytest.mark.parametrize(
