@@ -18,7 +18,7 @@ from nlmefit.data.subjects import Subjects
 from nlmefit.diagnostics import influence, npde, residuals, shrinkage
 from nlmefit.diagnostics.problem import bound, own_or_given
 from nlmefit.diagnostics.time_after_dose import time_after_dose
-from nlmefit.estimate.modes.foce import interaction_note
+from nlmefit.estimate.modes.interaction import interaction_note
 from nlmefit.estimate.modes.modes import modes
 from nlmefit.estimate.observations import Order
 from nlmefit.estimate.problem import Problem

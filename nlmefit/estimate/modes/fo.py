@@ -15,9 +15,9 @@ from jaxtyping import Array, Float
 from nlmefit.core.typing import Scalar
 from nlmefit.estimate.density import Moments, Sites, gaussian_log_likelihood, moments
 from nlmefit.estimate.factor import factorize, log_determinant, solve
-from nlmefit.estimate.modes import foce
 from nlmefit.estimate.modes.at_mode import AbstractAtMode, SitesAt
 from nlmefit.estimate.modes.empirical_bayes import Mode
+from nlmefit.estimate.modes.interaction import normal_inner
 from nlmefit.estimate.modes.marginal_likelihood import check_covariance
 from nlmefit.estimate.standard_errors import Covariance
 
@@ -52,7 +52,7 @@ class FO(AbstractAtMode):
         return False
 
     def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
-        return foce.inner(sites, z, False, "FO")
+        return normal_inner(sites, z, False, "FO")
 
     def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array]:
         origin = jnp.zeros_like(mode.z)

@@ -13,20 +13,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nlmefit.core.options import check_truth
 from nlmefit.core.typing import Scalar
-from nlmefit.estimate.density import Moments, Sites, gaussian_log_likelihood, moments
+from nlmefit.estimate.density import Moments, Sites, gaussian_log_likelihood
 from nlmefit.estimate.factor import factorize, log_determinant
-from nlmefit.estimate.modes.at_mode import AbstractAtMode, SitesAt, implicitly, two_log_integral
+from nlmefit.estimate.modes.at_mode import SitesAt, implicitly, two_log_integral
 from nlmefit.estimate.modes.empirical_bayes import Mode
-from nlmefit.estimate.modes.marginal_likelihood import check_covariance
-from nlmefit.estimate.standard_errors import Covariance
+from nlmefit.estimate.modes.interaction import AbstractWithInteraction, normal_inner, normal_moments
 from nlmefit.latent.program import log_prior
 
 
 @final
 @dataclass(frozen=True)
-class FOCE(AbstractAtMode):
+class FOCE(AbstractWithInteraction):
     """First-order conditional estimation; `interaction=True` is NONMEM's FOCEI.
 
     `covariance` chooses the standard errors: "sandwich" (NONMEM's default), "R", "S" or "none".
@@ -36,32 +34,13 @@ class FOCE(AbstractAtMode):
     """
 
     interaction: bool = False
-    covariance: Covariance = "sandwich"
-    all_modes: bool = False
-
-    def __post_init__(self) -> None:
-        check_truth("interaction", self.interaction)
-        check_truth("all_modes", self.all_modes)
-        check_covariance(self.covariance)
-
-    @property
-    def order(self) -> int:
-        return 2
-
-    @property
-    def at_origin(self) -> bool:
-        return not self.interaction
 
     @property
     def name(self) -> str:
         return "FOCE with interaction" if self.interaction else "FOCE"
 
-    @property
-    def notes(self) -> dict[str, str]:
-        return interaction_note(self.interaction)
-
     def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
-        return inner(sites, z, self.interaction, "FOCE")
+        return normal_inner(sites, z, self.interaction, "FOCE")
 
     def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array]:
         return implicitly(self._linearized, sites_at, u, mode.z)
@@ -70,7 +49,7 @@ class FOCE(AbstractAtMode):
         """-2 log L_i, and the gradient of `inner`, from one Jacobian."""
 
         def spread(z: Array) -> tuple[tuple[Array, Array], Moments]:
-            m = frozen(sites, z, self.interaction, "FOCE")
+            m = normal_moments(sites, z, self.interaction, "FOCE")
             return (m.mean, m.variance), m
 
         (slope, widening), m = jax.jacfwd(spread, has_aux=True)(z)
@@ -83,22 +62,3 @@ class FOCE(AbstractAtMode):
         gradient = z - slope.T @ (weight * error) + 0.5 * relative.T @ jnp.where(m.mask, 1.0 - weight * error**2, 0.0)
         value = -gaussian_log_likelihood(m) - log_prior(z)
         return two_log_integral(value, log_determinant(factorize(hessian)), z.shape[0]), gradient
-
-
-def interaction_note(interaction: bool) -> dict[str, str]:
-    """Where the residual variance is taken, in words."""
-    where = "the individual prediction" if interaction else "eta = 0, in the inner and the outer problem"
-    return {"interaction": f"residual variance at {where}"}
-
-
-def frozen(sites: Sites, z: Float[Array, "q"], interaction: bool, method: str) -> Moments:
-    """Moments at z; without interaction the variance is that at z = 0."""
-    m = moments(sites(z), method)
-    if interaction:
-        return m
-    return m._replace(variance=moments(sites.origin(jnp.zeros_like(z)), method).variance)
-
-
-def inner(sites: Sites, z: Float[Array, "q"], interaction: bool, method: str) -> Scalar:
-    """-log p(y, z) of normal observations."""
-    return -gaussian_log_likelihood(frozen(sites, z, interaction, method)) - log_prior(z)

@@ -20,54 +20,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nlmefit.core.options import check_truth
 from nlmefit.core.typing import Scalar
 from nlmefit.estimate.density import Sites, log_joint
 from nlmefit.estimate.factor import factorize, log_determinant, solve, solve_upper
-from nlmefit.estimate.modes import foce
-from nlmefit.estimate.modes.at_mode import AbstractAtMode, SitesAt, two_log_integral
+from nlmefit.estimate.modes.at_mode import SitesAt, two_log_integral
 from nlmefit.estimate.modes.empirical_bayes import Mode
-from nlmefit.estimate.modes.marginal_likelihood import check_covariance
-from nlmefit.estimate.standard_errors import Covariance
+from nlmefit.estimate.modes.interaction import AbstractWithInteraction, normal_inner
 
 
 @final
 @dataclass(frozen=True)
-class Laplace(AbstractAtMode):
+class Laplace(AbstractWithInteraction):
     """Laplace's approximation. `interaction=False` takes the residual variance at eta = 0 (normal observations only).
 
     `covariance` and `all_modes` as for `FOCE`.
     """
 
     interaction: bool = True
-    covariance: Covariance = "sandwich"
-    all_modes: bool = False
-
-    def __post_init__(self) -> None:
-        check_truth("interaction", self.interaction)
-        check_truth("all_modes", self.all_modes)
-        check_covariance(self.covariance)
-
-    @property
-    def order(self) -> int:
-        return 2
-
-    @property
-    def at_origin(self) -> bool:
-        return not self.interaction
 
     @property
     def name(self) -> str:
         return "Laplace" if self.interaction else "Laplace without interaction"
 
-    @property
-    def notes(self) -> dict[str, str]:
-        return foce.interaction_note(self.interaction)
-
     def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
         if self.interaction:
             return -log_joint(sites, z)
-        return foce.inner(sites, z, False, "Laplace without interaction")
+        return normal_inner(sites, z, False, "Laplace without interaction")
 
     def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array]:
         p, q = u.shape[0], mode.z.shape[0]
