@@ -23,26 +23,27 @@ from nlmefit.results.stored import same_data
 
 def log_marginal(
     model: Model | AbstractLatentModel | Fit,
-    data: Data,
-    referee: Referee = DEFAULT,
+    data: Data | None = None,
+    method: Referee = DEFAULT,
     *,
     key: Key = 0,
     progress: bool = True,
 ) -> Marginal:
     """log p(y | theta) of `data` at a fit's estimates, or at a model's own values.
 
-    **Arguments:** `referee` `nm.ImportanceSampling(draws=1000, error=None)` or `nm.Quadrature(nodes=7)`; `key` decides the draws.
+    **Arguments:** `data` None for the fit's own; `method` `nm.ImportanceSampling(draws=1000, error=None)` or
+    `nm.Quadrature(nodes=7)`; `key` decides the draws.
 
     The result has `.value`, `.mc_se`, `.kind` ("estimate": the log of an unbiased estimate, with that Monte Carlo error; or
     "approximation") and `.per_subject` (log_likelihood, mc_se, ess, khat). A k-hat above 0.7 says not to believe that subject's
     standard error. Log p(y) includes n log(2 pi): -2 log p(y) minus n log(2 pi) is comparable with an OFV.
 
-    Raises MethodError for anything else as `referee`, and as `nm.fit` does for data and model.
+    Raises MethodError for anything else as `method`, and as `nm.fit` does for data and model.
     """
     latent, dataset = bind(model, data)
     problem = Problem(latent, dataset)
     with Progress(progress, "log p(y)") as line:
-        return marginal(problem, problem.coordinates.start(), referee, jax_key(key), line)
+        return marginal(problem, problem.coordinates.start(), method, jax_key(key), line)
 
 
 def compare(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nlmefit.core.backend import check_process
-from nlmefit.core.errors import MethodError, ModelError
+from nlmefit.core.errors import DataError, MethodError, ModelError
 from nlmefit.core.keys import Key, jax_key
 from nlmefit.core.options import brief
 from nlmefit.core.progress import Progress
@@ -89,11 +89,11 @@ def _trained(
     return GenerativeFit.of(method, trained, samples, seconds, np.asarray(jax.random.key_data(key)))
 
 
-def evaluate(model: Model | AbstractLatentModel | Fit, data: Data, method: AbstractMethod, *, key: Key = 0) -> Fit:
+def evaluate(model: Model | AbstractLatentModel | Fit, data: Data | None, method: AbstractMethod, *, key: Key = 0) -> Fit:
     """A `Fit` at the model's own values (NONMEM's MAXEVAL=0): objective, contributions, random effects; no standard errors.
 
-    At a fit, `data` in a DataFrame are read by the fit's own rules (columns, covariates, BLQ); pass `nm.Subjects` for others.
-    Raises as `fit` does.
+    At a fit, `data` in a DataFrame are read by the fit's own rules (columns, covariates, BLQ); pass `nm.Subjects` for others,
+    None for the fit's own data. Raises as `fit` does.
     """
     began = time.perf_counter()
     problem = _problem(model, data, method)
@@ -101,17 +101,18 @@ def evaluate(model: Model | AbstractLatentModel | Fit, data: Data, method: Abstr
     return _assembled(problem, method, method.evaluate(problem, random), random, began)
 
 
-def _problem(model: Any, data: Data, method: Any) -> Problem:
+def _problem(model: Any, data: Data | None, method: Any) -> Problem:
     _check_method(method)
     latent, dataset = bind(model, data)
     _check_priors(latent, method)
     return Problem(latent, dataset)
 
 
-def bind(model: Any, data: Data, design: bool = False) -> tuple[AbstractLatentModel, Any]:
+def bind(model: Any, data: Data | None, design: bool = False) -> tuple[AbstractLatentModel, Any]:
     """The latent model and the laid-out data set of a declared or generative model, or of a fit of one, by whose rules the data
-    are then read. With `design`, a table without any DV will do."""
+    are then read; None for the fit's own. With `design`, a table without any DV will do."""
     check_process()
+    data = own_data(model) if data is None else data
     reading = model.reading.of(data) if isinstance(model, Fit) else Reading()
     model = model.model if isinstance(model, Fit) else model
     if isinstance(model, type) and issubclass(model, Model | AbstractGenerative):
@@ -123,6 +124,14 @@ def bind(model: Any, data: Data, design: bool = False) -> tuple[AbstractLatentMo
     if isinstance(model, AbstractLatentModel) and hasattr(model, "bind"):
         return model.bind(data)
     raise ModelError(f"model must be an instance of an nm.Model class or of a latent model, got {type(model).__name__}.")
+
+
+def own_data(model: Any) -> Any:
+    """The data that a fit is of. DataError where there are none: of a model, of a loaded fit."""
+    if isinstance(model, Fit) and isinstance(model.data, Subjects):
+        return model.data
+    kind = "a fit that was loaded, or of a model that is no nm.Model," if isinstance(model, Fit) else "a model"
+    raise DataError(f"data= is needed: {kind} holds no data of its own.")
 
 
 def _started(model: Any, start: Mapping[str, float] | Fit | None, data: Data) -> Any:

@@ -12,10 +12,10 @@ from nlmefit.results.fit import Fit
 
 
 def fit_quality(
-    model: Model | AbstractLatentModel | Fit, data: Data, *, draws: int = 2000, key: Key = 0, progress: bool = True
+    model: Model | AbstractLatentModel | Fit, data: Data | None = None, *, draws: int = 2000, key: Key = 0, progress: bool = True
 ) -> Quality:
     """log p(y | theta) = sum_i Q_i - sum_i KL_i, with Q_i = E[log p(y_i | eta_i)] and KL_i = KL(p(eta_i | y_i) || N(0, Omega)),
-    by importance sampling with `draws` of every subject.
+    by importance sampling with `draws` of every subject; `data` None for the fit's own.
 
     `.per_subject` has log_likelihood, quality (Q_i), kl (KL_i) and kl_to_mixture; `.mutual_information` is the mean of the last,
     a measure of how well the data identify individual etas (0: not at all; at most log N), in nats; `.mixture_kl` is the rest of

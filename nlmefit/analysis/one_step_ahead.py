@@ -22,7 +22,7 @@ from nlmefit.results.fit import Fit
 
 def one_step_ahead(
     model: Model | AbstractLatentModel | Fit,
-    data: Data,
+    data: Data | None = None,
     method: Forecaster = DEFAULT,
     *,
     after_time: float | None = None,
@@ -35,10 +35,10 @@ def one_step_ahead(
     By the chain rule a subject's log p(y_i | theta) is the sum of its observations' `log_predictive`. In a model that is right
     the `pit` are independent and uniform on (0, 1), those of one subject too (Rosenblatt 1952; Dawid 1984).
 
-    **Arguments:** `method` `nm.SequentialImportance(draws=2000)`, which is right but for a known Monte Carlo error, or
-    `nm.Laplace()`, the difference of two approximations, with a normal predictive distribution. `after_time` scores only
-    observations at a later TIME, `after_observations` only those after each subject's first so many: the earlier ones are given,
-    and the sum is log p(all) - log p(the given ones). `key` decides the draws.
+    **Arguments:** `data` None for the fit's own; `method` `nm.SequentialImportance(draws=2000)`, which is right but for a known
+    Monte Carlo error, or `nm.Laplace()`, the difference of two approximations, with a normal predictive distribution.
+    `after_time` scores only observations at a later TIME, `after_observations` only those after each subject's first so many: the
+    earlier ones are given, and the sum is log p(all) - log p(the given ones). `key` decides the draws.
 
     One row per scored observation, each subject's in the order of its records; of a DataFrame, under the record's own label:
 

@@ -65,13 +65,15 @@ class Posterior:
         return html(self)
 
 
-def posterior(fit: Fit | Model | AbstractLatentModel, data: Data, draws: int = 1000, *, key: Key = 0) -> Posterior:
+def posterior(
+    model: Fit | Model | AbstractLatentModel, data: Data | None = None, draws: int = 1000, *, key: Key = 0
+) -> Posterior:
     """The random effects of the subjects of `data` given their records, at the estimates of any fit (or a model's own values):
 
         p(eta_i | y_i, theta) = p(y_i | theta, eta_i) N(eta_i; 0, Omega) / p(y_i | theta)
 
-    **Arguments:** `data` the fit's own subjects or new ones, in the same columns; `draws` how many of each subject; `key` decides
-    them. A subject without observations, as a patient before the first sample, gets the prior.
+    **Arguments:** `data` new subjects in the same columns, None for the fit's own; `draws` how many of each subject; `key`
+    decides them. A subject without observations, as a patient before the first sample, gets the prior.
 
     By importance sampling from a multivariate t around the mode and from the prior (Geweke 1989; Hesterberg 1995), the draws
     resampled with the weights (Rubin 1988). An amortized fit proposes by its encoder instead, without a search: of subjects with
@@ -83,10 +85,10 @@ def posterior(fit: Fit | Model | AbstractLatentModel, data: Data, draws: int = 1
     ModelError for a fit that was loaded without its model.
     """
     check_whole("draws", draws, 1)
-    problem = Problem(*bind(fit, data, design=True))
+    problem = Problem(*bind(model, data, design=True))
     if problem.q == 0:
         raise MethodError("the model has no random effects, so that there is no posterior to draw from.")
-    found = random_effects(fit, problem, draws, jax_key(key))
+    found = random_effects(model, problem, draws, jax_key(key))
     ids, names = pd.Index(problem.ids, name="ID"), list(problem.model.eta_names())
     rows = pd.MultiIndex.from_product([ids, range(draws)], names=["ID", "draw"])
     return Posterior(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpyro.distributions import Distribution
 
+from nlmefit.analysis.fit import own_data
 from nlmefit.core.backend import compiled
 from nlmefit.core.errors import DataError, unknown
 from nlmefit.core.typing import Theta
@@ -24,23 +25,25 @@ from nlmefit.results.fit import Fit
 
 def predict(
     model: Model | Fit,
-    data: pd.DataFrame | Subjects,
+    data: pd.DataFrame | Subjects | None = None,
     eta: Fit | pd.DataFrame | Mapping[Any, Mapping[str, float]] | None = None,
     *,
     columns: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """The records of `data`, in their order, with a column per endpoint (its predicted mean) and `A_compartment` amounts.
 
-    **Arguments:** `model` a model at its values, or a fit; `data` in NONMEM's columns, DV not needed (or `nm.Subjects`, by
-    their own rules); `eta` random effects by subject (a fit, its `eta`, or a mapping from ID), None for eta = 0, the typical
-    subject with each subject's covariates; `columns` maps your column names to standard ones. At a fit, `data` are read by the
-    fit's own rules (columns, covariates, BLQ). An occasion that the fit has not seen of a subject has the occasion's eta 0.
+    **Arguments:** `model` a model at its values, or a fit; `data` in NONMEM's columns, DV not needed (or `nm.Subjects`, by their
+    own rules; None for the fit's own data); `eta` random effects by subject (a fit, its `eta`, or a mapping from ID), None for
+    eta = 0, the typical subject with each subject's covariates; `columns` maps your column names to standard ones. At a fit,
+    `data` are read by the fit's own rules (columns, covariates, BLQ). An occasion that the fit has not seen of a subject has the
+    occasion's eta 0.
 
     A dose's record shows the system just after the dose (a bolus counts, an infusion begins), as in NONMEM.
 
     Raises DataError for unusable data, where `eta` lacks a subject or a name, where `data` has a column of a name that the
     result needs, and where a prediction is not a number (or, at an observation, infinite).
     """
+    data = own_data(model) if data is None else data
     reading = model.reading.of(data) if isinstance(model, Fit) else Reading()
     model = model.model if isinstance(model, Fit) else model
     if columns is not None:

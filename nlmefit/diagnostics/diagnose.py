@@ -198,7 +198,7 @@ class Diagnostics:
 
 
 def diagnose(
-    fit: Fit, data: pd.DataFrame | Subjects | None = None, draws: int = 1000, key: Key = 0, progress: bool = True
+    fit: Fit, data: pd.DataFrame | Subjects | None = None, *, draws: int = 1000, key: Key = 0, progress: bool = True
 ) -> Diagnostics:
     """Diagnostics of a fit, by whatever method: `.frame` (residuals and prediction errors, a row per observation), `.residuals`
     (its part without random draws), `.shrinkage`, `.influence` (by subject). Each is computed when first asked for.

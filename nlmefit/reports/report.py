@@ -1,6 +1,5 @@
 """`nm.report`: a fit as one HTML page that needs nothing else."""
 
-import importlib
 import os
 import secrets
 from pathlib import Path
@@ -12,6 +11,7 @@ from nlmefit.core.keys import Key
 from nlmefit.core.options import check_path, check_truth
 from nlmefit.data.subjects import Subjects
 from nlmefit.diagnostics.diagnose import diagnose
+from nlmefit.reports import sections
 from nlmefit.reports.html import Html, tag
 from nlmefit.results.fit import Fit
 from nlmefit.results.saved import model_name
@@ -50,10 +50,7 @@ def report(
             raise NlmefitError(f"{option} must be text, got {value!r}.")
     check_truth("corrected", corrected)
     check_truth("progress", progress)
-    found = diagnose(fit, data, draws, key, progress)
-    sections = importlib.import_module(
-        "nlmefit.reports.sections"
-    )  # here, for it takes matplotlib with it, which is slow to import
+    found = diagnose(fit, data, draws=draws, key=key, progress=progress)
     name = model_name(fit.model)
     heading = name if title is None else str(title)
     parts = [

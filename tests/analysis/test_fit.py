@@ -236,3 +236,16 @@ def test_a_parameter_without_effect_is_named_by_em_too(theophylline):
     fit = nm.fit(Unused(), theophylline, nm.SAEM())
     assert "does not depend on spare: " in str(fit.status) and "not positive definite" not in str(fit.status)
     assert np.isnan(np.diag(fit.covariance)[3]) and np.isfinite(np.diag(fit.covariance)).sum() == 7
+
+
+@pytest.mark.parametrize("call", [nm.log_marginal, nm.one_step_ahead, nm.fit_quality, nm.posterior, nm.predict])
+def test_what_follows_from_a_fit_takes_its_own_data(fit, call):
+    given, own = (call(fit, data) for data in (examples()["theophylline"].data, None))
+    numbers = {nm.log_marginal: lambda x: x.value, nm.fit_quality: lambda x: x.per_subject, nm.posterior: lambda x: x.draws}
+    of = numbers.get(call, lambda x: x.select_dtypes("number"))
+    np.testing.assert_array_equal(of(own), of(given))
+
+
+def test_data_that_nobody_holds_are_asked_for(fit):
+    with pytest.raises(nm.DataError, match=r"data= is needed: a model holds no data of its own\."):
+        nm.log_marginal(fit.model)

@@ -169,7 +169,7 @@ def test_interrupting_keeps_what_was_found(method, monkeypatch):
         (lambda: nm.ITS(limit=0), "limit"),
         (lambda: nm.ImportanceSampling(draws=2), "draws"),
         (lambda: nm.TriangularFlow(units=0), "units"),
-        (lambda: nm.log_marginal(Lines(), lines(), nm.FO()), "the referee must be"),
+        (lambda: nm.log_marginal(Lines(), lines(), nm.FO()), "the method of log p\\(y\\) must be"),
         (lambda: nm.fit(Lines(), lines(), nm.FO(), key="a"), "key must be a whole number"),
         (lambda: nm.compare([]), "compare takes fits"),
         (lambda: nm.fit(Lines(), lines(), gen.MaximumLikelihood()), "computes log p.y. exactly"),

@@ -79,7 +79,7 @@ def marginal(problem: Problem, u: np.ndarray, referee: Referee, key: Array, prog
     if isinstance(referee, Quadrature):
         return _by_quadrature(problem, u, referee)
     if not isinstance(referee, ImportanceSampling):
-        raise MethodError(f"the referee must be nm.ImportanceSampling(...) or nm.Quadrature(...), got {referee!r}.")
+        raise MethodError(f"the method of log p(y) must be nm.ImportanceSampling(...) or nm.Quadrature(...), got {referee!r}.")
     progress.stage("finding modes")
     found = modes(problem, u)
     proposal = Proposal.at_modes(found.z, found.hessian, referee.df)
