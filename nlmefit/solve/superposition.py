@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from nlmefit.declare.compartments import AbstractCompartments
-from nlmefit.solve import closed_form
+from nlmefit.solve import closed_form, ties
 from nlmefit.solve.arrivals import Arrivals
 from nlmefit.solve.closed_form import Disposition
 
@@ -58,7 +58,7 @@ def _is_carried(doses: Arrivals, depot: bool) -> bool:
 
 def _carried(d: Disposition, doses: Arrivals, subject: Any, places: Sequence[int]) -> list[Float[Array, " n"]]:
     """From dose to dose in the order of arrival, and from the last one to each row. A reset begins anew."""
-    order = jnp.lexsort(lax.stop_gradient((_rank(doses), doses.time, doses.segment)))
+    order = jnp.lexsort(lax.stop_gradient((ties.of_dose(doses.order, doses.lagged), doses.time, doses.segment)))
     doses = jax.tree.map(lambda x: x if isinstance(x, int) else x[order], doses)
     phases = closed_form.Phases.of(d, doses.only)
     count, given = len(order), _given(d, phases, doses)
@@ -110,11 +110,6 @@ def active(doses: Arrivals, subject: Any) -> Any:
     elapsed = subject.time - doses.time[:, None]
     sooner = (elapsed > 0) | ((elapsed == 0) & _first_at_tie(doses, subject))
     return sooner & (doses.segment[:, None] == subject.segment)
-
-
-def _rank(doses: Arrivals) -> Any:
-    """Order among doses that arrive at the same time."""
-    return doses.order if doses.lagged is None else jnp.where(doses.lagged, -1.0, doses.order)
 
 
 def _first_at_tie(doses: Arrivals, subject: Any) -> Any:

@@ -4,7 +4,7 @@ Arrivals and ends of infusions move with the individual parameters, so that the 
 carry their derivatives. Events at the same time form a group. Between groups the system runs undisturbed, with a constant
 input; at a group the amounts A become keep A + add. That is all a solver needs to know of events, whatever solves in between.
 
-At equal times: ends of infusions, then doses that ADDL made or that lagged, then the records in the file's order.
+Which of those at the same time comes first is said in `ties.py`.
 """
 
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nlmefit.solve import ties
 from nlmefit.solve.arrivals import MOST_PENDING, Arrivals, on_their_way
 
 
@@ -68,9 +69,9 @@ def timeline(
     if subject.resets is not None:
         parts.append(_reset_events(subject, initial))
     if subject.boundary is not None:
-        parts.append(_plain(subject.boundary_segment, subject.boundary, jnp.full(subject.boundary.shape, 1e9), size))
+        parts.append(_plain(subject.boundary_segment, subject.boundary, jnp.full(subject.boundary.shape, ties.DIVIDER), size))
     if stops and subject.stop is not None:
-        parts.append(_plain(subject.stop_segment, subject.stop, jnp.full(subject.stop.shape, 1e9), size))
+        parts.append(_plain(subject.stop_segment, subject.stop, jnp.full(subject.stop.shape, ties.DIVIDER), size))
     events = Events(*(jnp.concatenate(x) for x in zip(*parts, strict=True)))
     never = jnp.isinf(events.time) | jnp.isinf(events.segment) | (events.segment < 0)  # padding, and what a reset cancels
     events = events._replace(segment=jnp.where(never, jnp.inf, events.segment), time=jnp.where(never, subject.start, events.time))
@@ -89,8 +90,7 @@ def _dose_events(a: Arrivals, size: int) -> list[Events]:
     into = a.compartment[:, None] == jnp.arange(size)
     at_once = into if a.transit is None else into & (a.transit[0] <= -1)[:, None]
     amount = jnp.where(at_once, a.amount[:, None], 0.0)
-    own = a.order - 0.25  # a dose's own record shows the system just after it
-    rank = own if a.lagged is None else jnp.where(a.lagged, -1.0, own)
+    own, rank = a.order + ties.DOSE, ties.of_dose(a.order, a.lagged)
     if a.duration is None:
         nothing = jnp.zeros_like(amount)
         return [_pending(a, a.time, rank, amount, nothing), *_on_their_way(a, own, amount, nothing)]
@@ -100,18 +100,17 @@ def _dose_events(a: Arrivals, size: int) -> list[Events]:
     events = [
         _pending(a, a.time, rank, bolus, rate),
         *_on_their_way(a, own, bolus, rate),
-        _pending(a, a.time + a.duration, jnp.full(rank.shape, -2.0), jnp.zeros_like(bolus), -rate),
+        _pending(a, a.time + a.duration, jnp.full(rank.shape, ties.INFUSION_ENDS), jnp.zeros_like(bolus), -rate),
     ]
     if a.steady is None:
         return events
     repeated = (a.steady > 0) & (a.amount > 0)
     for number in range(1, a.overlap + _most_pending(a) + 1):
         ends = a.time + a.duration - number * a.interval
-        later = (repeated & running & (ends > a.known))[:, None]
-        still = jnp.where(later, -rate, 0.0)
-        events.append(
-            _pending(a, jnp.where(later[:, 0], ends, jnp.inf), jnp.full(rank.shape, -2.0), jnp.zeros_like(bolus), still)
-        )
+        later = repeated & running & (ends > a.known)
+        still = jnp.where(later[:, None], -rate, 0.0)
+        ends = jnp.where(later, ends, jnp.inf)
+        events.append(_pending(a, ends, jnp.full(rank.shape, ties.INFUSION_ENDS), jnp.zeros_like(bolus), still))
     return events
 
 
@@ -125,7 +124,7 @@ def _on_their_way(a: Arrivals, own: Any, add: Any, rate: Any) -> list[Events]:
     for number in range(1, _most_pending(a) + 1):
         begins = jnp.maximum(a.time - number * a.interval, a.known)
         coming = (a.steady > 0) & (a.amount > 0) & (number <= on_their_way(a))
-        rank = jnp.where(begins > a.known, -1.0, own)
+        rank = jnp.where(begins > a.known, ties.UNRECORDED, own)
         events.append(_pending(a, jnp.where(coming, begins, jnp.inf), rank, add, rate))
     return events
 
@@ -148,14 +147,14 @@ def _steady_event(a: Arrivals, amounts: Any, inputs: Any) -> Events:
     steady = a.steady > 0
     keep = jnp.where(a.steady == 1, 0.0, 1.0)
     amounts, inputs = (jnp.where(steady[:, None], x, 0.0) for x in (amounts, inputs))
-    return Events(a.segment, jnp.where(steady, a.known, jnp.inf), a.order - 0.5, keep, amounts, inputs)
+    return Events(a.segment, jnp.where(steady, a.known, jnp.inf), a.order + ties.STEADY_STATE, keep, amounts, inputs)
 
 
 def _reset_events(subject: Any, initial: Any) -> Events:
     count = subject.resets.shape[0]
     again = jnp.broadcast_to(initial, (count, initial.shape[0]))
     nothing = jnp.zeros_like(again)
-    return Events(subject.reset_segment, subject.resets, jnp.full(count, -9.0), jnp.zeros(count), again, nothing)
+    return Events(subject.reset_segment, subject.resets, jnp.full(count, ties.RESET), jnp.zeros(count), again, nothing)
 
 
 def grouped(events: Events, subject: Any) -> Timeline:

@@ -66,16 +66,13 @@ Penalty = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
 @program
-def _batch(model: AbstractLatentModel, method: Any) -> Any:
+def _contributions(model: AbstractLatentModel, method: MarginalMethod) -> Any:
     coordinates = Coordinates(model.parameters())
 
-    def one(u: Array, fixed: Theta, start: Array, subject: Any) -> Contributions:
+    def contribution(u: Array, fixed: Theta, start: Array, subject: Any) -> Contributions:
         return method.subject_contribution(model, coordinates, u, fixed, start, subject)
 
-    def batch(u: Array, fixed: Theta, starts: Array, subjects: Any) -> Contributions:
-        return jax.vmap(lambda start, subject: one(u, fixed, start, subject))(starts, subjects)
-
-    return compiled(batch)
+    return compiled(jax.vmap(contribution, in_axes=(None, None, 0, 0)))
 
 
 class Objective:
@@ -86,7 +83,7 @@ class Objective:
         self.problem, self.method = problem, method
         self.penalty: Penalty = penalty or (lambda u: (0.0, np.zeros_like(u)))
         self.coordinates, self.size, self.q = problem.coordinates, problem.size, problem.q
-        self._run = _batch(problem.model, method)
+        self._run = _contributions(problem.model, method)
         others = retry_starts(self.size, self.q) if method.has_modes and method.all_modes else []
         self.starts: tuple[np.ndarray, ...] = (np.zeros((self.size, self.q)), *others)
         self.evaluations = 0
