@@ -207,6 +207,7 @@ def _assembled(problem: Problem, method: AbstractMethod, found: Found, key: jax.
         conventions={**latent.conventions(), **getattr(problem.data, "conventions", {}), **found.notes},
         seconds={**found.seconds, "total": time.perf_counter() - began},
         findings=tuple(getattr(problem.data, "findings", ())),
+        occasions=getattr(problem.data, "occasions", None),
         latent=latent,
         data=problem.data,
         found=found,

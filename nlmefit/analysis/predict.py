@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from numpyro.distributions import Distribution
 
+from nlmefit.analysis.eta_tables import at_occasions, by_id
 from nlmefit.analysis.fit import own_data
 from nlmefit.core.backend import compiled
 from nlmefit.core.errors import DataError, unknown
@@ -17,6 +17,7 @@ from nlmefit.data.reading import Reading
 from nlmefit.data.records import check_columns, event_types
 from nlmefit.data.subjects import Subjects
 from nlmefit.estimate.stiff_fallback import with_stiff_fallback
+from nlmefit.latent.distribution import mean_of
 from nlmefit.latent.programs import program
 from nlmefit.population.latent import PopulationModel
 from nlmefit.population.model import Model
@@ -54,7 +55,9 @@ def predict(
     data = subjects.frame
     latent = PopulationModel.of(model, subjects)
     theta: Theta = {name: jnp.asarray(p.start, float) for name, p in latent.parameters().items()}
-    effects = _effects(_of_fit(eta, latent.eta_names()) if isinstance(eta, Fit) else eta, subjects.ids, latent.eta_names())
+    if isinstance(eta, Fit):
+        eta = at_occasions(eta.eta, eta.occasions, subjects.occasions, latent.eta_names()).fillna(0.0)
+    effects = _effects(eta, subjects.ids, latent.eta_names())
     values = with_stiff_fallback(latent, lambda latent: _predictions(latent)(theta, effects, subjects.subjects))
     names = [*model.outputs, *(f"A_{name}" for name in model.specification.compartments)]
     for name in names:
@@ -76,13 +79,9 @@ def _predictions(latent: Any) -> Any:
 
     def one(theta: Theta, eta: Any, subject: Any) -> dict[str, Any]:
         predicted, amounts = latent.predict(theta, eta, subject, latent.model.specification.compartments)
-        return {n: _mean(v) for n, v in predicted.items()} | {f"A_{n}": amount for n, amount in amounts.items()}
+        return {n: mean_of(v) for n, v in predicted.items()} | {f"A_{n}": amount for n, amount in amounts.items()}
 
     return compiled(jax.vmap(one, in_axes=(None, 0, 0)))
-
-
-def _mean(predicted: Any) -> Any:
-    return predicted.mean if isinstance(predicted, Distribution) else predicted
 
 
 def _check_numbers(latent: PopulationModel, theta: Theta, effects: np.ndarray, result: pd.DataFrame, subjects: Subjects) -> None:
@@ -102,12 +101,6 @@ def _check_numbers(latent: PopulationModel, theta: Theta, effects: np.ndarray, r
             )
 
 
-def _of_fit(fit: Fit, names: tuple[str, ...]) -> pd.DataFrame:
-    """A fit's etas, with 0 on the occasions that it has not seen of a subject."""
-    unseen = [name for name in names if name.startswith("kappa_") and name not in fit.eta]
-    return fit.eta.assign(**dict.fromkeys(unseen, 0.0)).fillna(0.0)
-
-
 def _kinds(who: Any, index: pd.Index) -> str:
     """Where only the kind of the label differs."""
     same = str(who) in set(map(str, index))
@@ -124,7 +117,7 @@ def _effects(eta: Any, ids: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
             f"eta must be a fit, a table with a row per ID and the columns {', '.join(names) or 'none'}, or a mapping "
             f"{{ID: {{name: value}}}}, got {type(eta).__name__}."
         )
-    table = eta if isinstance(eta, pd.DataFrame) else pd.DataFrame.from_dict(dict(eta), orient="index")
+    table = by_id(eta, ids, "eta") if isinstance(eta, pd.DataFrame) else pd.DataFrame.from_dict(dict(eta), orient="index")
     lacking = [name for name in names if name not in table]
     if lacking:
         raise DataError(

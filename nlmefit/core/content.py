@@ -127,6 +127,7 @@ class _Walk:
         code = function.__code__
         self.say(_written(code))
         self.each([function.__defaults__, function.__kwdefaults__])
+        self.read({name: value for name, value in sorted(vars(function).items()) if name != "__wrapped__"})
         for cell in function.__closure__ or ():
             try:
                 self.read(cell.cell_contents)

@@ -174,6 +174,17 @@ class Subjects:
         return sum(mask.sum(axis=1) for mask in self.subjects.mask.values())
 
     @property
+    def occasions(self) -> pd.DataFrame | None:
+        """What each subject's 1st, 2nd, ... occasion is called, a row by ID; None where the model has no occasions."""
+        if self.needs.occasion is None:
+            return None
+        codes, ids = pd.factorize(self.records.frame["ID"])
+        labels = _filled(self.records.frame[self.needs.occasion], codes)
+        first = pd.DataFrame({"who": codes, "label": labels.to_numpy()}).drop_duplicates()
+        first["number"] = first.groupby("who").cumcount() + 1
+        return first.pivot(index="who", columns="number", values="label").set_axis(pd.Index(ids, name="ID"))
+
+    @property
     def conventions(self) -> dict[str, str]:
         """How covariates and observations beyond a limit are read, where the data has such, in words."""
         lines = {"time": self.records.clock} if self.records.clock else {}

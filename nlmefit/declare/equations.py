@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nlmefit.core.backend import check_process
 from nlmefit.declare.covariates import Category, code
 from nlmefit.declare.declared import DeclaredModel
 from nlmefit.declare.namespace import Namespace
@@ -178,6 +179,7 @@ def _infix(e: Expression, inner: Callable[..., str], latex: bool, outer: int) ->
 
 def _sections(model: DeclaredModel) -> dict[str, dict[str, Expression]]:
     """Individual parameters, derivatives, predictions and residual variances, as expressions."""
+    check_process()
     spec = model.specification
     own = {name: _effect(spec, name) for name in spec.etas}
     etas = [*own.values(), *(f"kappa_{name}" for name in spec.occasion_effects)]

@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pandas as pd
 from jaxtyping import Array, Float
-from numpyro.distributions import Distribution
 
 from nlmefit.core.backend import compiled
 from nlmefit.core.typing import Theta
 from nlmefit.data.records import event_types
 from nlmefit.data.subjects import Subjects
 from nlmefit.estimate.stiff_fallback import with_stiff_fallback
+from nlmefit.latent.distribution import mean_of
 from nlmefit.latent.model import AbstractLatentModel
 from nlmefit.latent.programs import program
 from nlmefit.population.latent import PopulationModel
@@ -51,7 +51,7 @@ def _predictions(latent: Any) -> Any:
 
     def one(theta: Theta, eta: Array, subject: Any) -> dict[str, Any]:
         predicted = latent.predict(theta, eta, subject, latent.model.amounts_read)[0]
-        return {n: v.mean if isinstance(v, Distribution) else v for n, v in predicted.items()}
+        return {n: mean_of(v) for n, v in predicted.items()}
 
     return compiled(jax.vmap(one, in_axes=(None, 0, 0)))
 

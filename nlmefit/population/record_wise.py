@@ -2,14 +2,14 @@
 method adds up, sorts or normalizes never goes over the records."""
 
 from collections.abc import Callable, Mapping
-from copy import copy
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 from numpyro.distributions import Distribution
-from numpyro.distributions.batch_util import promote_batch_shape
+
+from nlmefit.latent.distribution import ByRecord
 
 
 def by_record(method: Callable[[dict[str, Any]], Any], values: Mapping[str, Any]) -> Any:
@@ -26,7 +26,7 @@ def every_record(method: Callable[..., dict[str, Any]], rows: int, *values: Mapp
     """The same for numbers and distributions by name, all of them with a value for each of `rows` records."""
     axes = [{name: 0 if jnp.ndim(value) else None for name, value in group.items()} for group in values]
     found = jax.vmap(method, in_axes=tuple(axes), axis_size=rows)(*map(dict, values))
-    return {name: _over(rows, value) if isinstance(value, Distribution) else value for name, value in found.items()}
+    return {name: ByRecord(value, rows) if isinstance(value, Distribution) else value for name, value in found.items()}
 
 
 def _axes(method: Callable[[dict[str, Any]], Any], first: dict[str, Any], axes: dict[str, int | None]) -> Any:
@@ -39,12 +39,3 @@ def _axes(method: Callable[[dict[str, Any]], Any], first: dict[str, Any], axes: 
             reached.update(step.outvars)
     found = [None if isinstance(var, Literal) or var not in reached else 0 for var in traced.jaxpr.outvars]
     return jax.tree.unflatten(jax.tree.structure(form), found)
-
-
-def _over(rows: int, distribution: Distribution) -> Distribution:
-    """A distribution whose parameters got an axis of records, as one of that many."""
-    found = promote_batch_shape(distribution)
-    if found.batch_shape != (rows,):  # a class of the modeller's that says nothing of its parameters
-        found = copy(distribution)
-        found._batch_shape = (rows,)
-    return found

@@ -51,6 +51,8 @@ class FitRecord:
     """Monte Carlo standard error of `log_likelihood`."""
     found: Found | None = field(default=None, repr=False)
     """The method's answer on its own scale: free coordinates, whitened random effects, their posterior."""
+    occasions: pd.DataFrame | None = field(default=None, repr=False)
+    """What each subject's 1st, 2nd, ... occasion is called, by ID; None where the model has none."""
     key: np.ndarray | None = field(default=None, repr=False)
     """The random key that decided every draw: `nm.fit(..., key=jax.numpy.asarray(fit.key))` makes the same."""
     provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)

@@ -35,6 +35,7 @@ AS_THEY_ARE = (
     "history",
     "conventions",
     "seconds",
+    "occasions",
     "key",
 )
 CONVERTED = ("fixed", "status", "findings", "uncertainty", "model", "method", "found", "provenance")

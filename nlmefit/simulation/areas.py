@@ -17,7 +17,8 @@ from nlmefit.core.typing import Theta
 from nlmefit.declare.dynamics import AbstractDynamics, Route
 from nlmefit.declare.model import AbstractModel
 from nlmefit.declare.solver import AbstractSolver, AbstractStepping, ClosedForm, MatrixExponential
-from nlmefit.simulation.outputs import AbstractShowing, certain, number
+from nlmefit.latent.distribution import mean_of
+from nlmefit.simulation.outputs import AbstractShowing, certain
 from nlmefit.solve.amounts import Problem, rate_matrix
 from nlmefit.solve.amounts import amounts as solve
 from nlmefit.solve.balance import integrals
@@ -51,7 +52,7 @@ class WithAreas(AbstractDynamics):
         own = {} if self._own is None else {name: A[name] for name in self._own.compartments}
         rates = {} if self._own is None else dict(self._own.derivatives(t, own, p))
         predicted = self._model.predictions(t, own, p)
-        return rates | {AREA + name: number(predicted[name]) for name in self._of}
+        return rates | {AREA + name: mean_of(predicted[name]) for name in self._of}
 
     def initial(self, p: Mapping[str, Any]) -> dict[str, Any]:
         return {} if self._own is None else self._own.initial(p)

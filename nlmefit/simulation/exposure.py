@@ -313,7 +313,7 @@ def _areas(
 
 def _intervals(regimen: Regimen) -> list[tuple[float, float]]:
     """The first and the last dosing interval of a regimen with repeated doses, each from a dose to the next; else none."""
-    if regimen.own or any(s.steady_state for s in regimen.series):
+    if regimen.own or not regimen.series or any(s.steady_state for s in regimen.series):
         return []
     starts = np.unique([s.start + k * s.every for s in regimen.series for k in range(s.doses)])
     last = max(regimen.series, key=lambda s: s.start + (s.doses - 1) * s.every)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from nlmefit.analysis.eta_tables import at_occasions, by_id
 from nlmefit.analysis.posterior import Posterior
 from nlmefit.core.errors import DataError, MethodError, unknown
 from nlmefit.estimate.problem import Problem
@@ -19,7 +20,7 @@ def given_effects(eta: Any, problem: Problem) -> Any:
     if isinstance(eta, str):
         return eta
     if isinstance(eta, Posterior):
-        eta = eta.draws
+        eta = _moved(eta.draws, getattr(eta.problem.data, "occasions", None), problem)
     if isinstance(eta, Fit):
         return of_fit(eta, problem)
     if isinstance(eta, Mapping) and eta and all(isinstance(row, Mapping) for row in eta.values()):
@@ -29,15 +30,18 @@ def given_effects(eta: Any, problem: Problem) -> Any:
             f"eta must be one of the words for a kind, or a table with a row per ID (or the .draws of nm.posterior), got {eta!r}."
         )
     names = list(problem.model.eta_names())
-    return _by_subject(_checked(_indexed(eta), names), problem, "eta=")
+    return _by_subject(_checked(by_id(eta, problem.ids, "eta="), names), problem, "eta=")
 
 
 def of_fit(fit: Fit, problem: Problem) -> Float[np.ndarray, "1 N q"]:
     """A fit's modes; 0 for the effects of occasions that its subjects did not have. DataError where a mode is not known."""
-    names = list(problem.model.eta_names())
-    table = fit.eta.reindex(columns=[*fit.eta.columns, *(n for n in names if n.startswith("kappa_") and n not in fit.eta)])
-    kappas = [n for n in table if str(n).startswith("kappa_")]
-    return _by_subject(table.assign(**table[kappas].fillna(0.0)), problem, "the fit's eta")
+    return _by_subject(_moved(fit.eta, fit.occasions, problem), problem, "the fit's eta")
+
+
+def _moved(eta: pd.DataFrame, occasions: Any, problem: Problem) -> pd.DataFrame:
+    """Random effects of some data set for the occasions of the problem's."""
+    wanted = getattr(problem.data, "occasions", None)
+    return at_occasions(eta, occasions, wanted, problem.model.eta_names())
 
 
 def known(eta: Float[np.ndarray, "... N q"], problem: Problem, where: str) -> Float[np.ndarray, "... N q"]:
@@ -51,13 +55,6 @@ def known(eta: Float[np.ndarray, "... N q"], problem: Problem, where: str) -> Fl
             "subject out by subjects=."
         )
     return np.where(has, eta, 0.0)
-
-
-def _indexed(table: pd.DataFrame) -> pd.DataFrame:
-    """By ID, and draw where there are several, also where these are columns."""
-    if "ID" in table:
-        return table.set_index([name for name in ("ID", "draw") if name in table])
-    return table
 
 
 def _checked(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:

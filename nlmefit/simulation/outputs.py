@@ -10,6 +10,7 @@ from numpyro import distributions as dist
 from numpyro.distributions import Distribution
 
 from nlmefit.core.typing import Theta
+from nlmefit.latent.distribution import mean_of
 from nlmefit.latent.model import AbstractLatentModel, Parameter
 from nlmefit.population.latent import PopulationModel
 
@@ -64,11 +65,6 @@ def showing(latent: PopulationModel) -> AbstractLatentModel:
     return latent if latent.model.outputs == latent.model.endpoints else OutputModel(latent)
 
 
-def number(predicted: Any) -> Any:
-    """A prediction's value: the mean of a distribution."""
-    return predicted.mean if isinstance(predicted, Distribution) else predicted
-
-
 def certain(predicted: Any, subject: Any) -> Distribution:
     """The prediction as a distribution without spread, at the subject's rows."""
-    return dist.Delta(jnp.broadcast_to(number(predicted), subject.time.shape))
+    return dist.Delta(jnp.broadcast_to(mean_of(predicted), subject.time.shape))

@@ -122,10 +122,11 @@ class Simulation:
             bad = np.isnan(values) & real[piece.subjects]
             if bad.any():
                 draw, who, row = (int(k) for k in np.argwhere(bad)[0])
-                self._refuse(arm, problem, name, piece.draws.start + draw, piece.subjects.start + who, row)
+                meanless = name not in self.model.specification.residuals and bool(np.isnan(values[:, :, row]).all())
+                self._refuse(arm, problem, name, piece.draws.start + draw, piece.subjects.start + who, row, meanless)
 
-    def _refuse(self, arm: Arm, problem: Problem, name: str, draw: int, who: int, row: int) -> None:
-        """DataError that says of whom, when, and at which individual parameters."""
+    def _refuse(self, arm: Arm, problem: Problem, name: str, draw: int, who: int, row: int, meanless: bool) -> None:
+        """DataError that says of whom, when, at which individual parameters, and why if that is known."""
         eta = random_effects(problem, self.u[draw], self.key, draw, who) if self.eta is None else self.eta[draw, who]
         theta = problem.coordinates.theta(jnp.asarray(self.u[draw]), problem.fixed)
         subject = jax.tree.map(lambda x: np.asarray(x)[who], problem.subjects)
@@ -133,13 +134,16 @@ class Simulation:
         covariates = {n: float(v) for n, v in subject.covariates.items() if np.ndim(v) == 0}
         told = "Its individual parameters are " + _listed(at) + (f", with {_listed(covariates)}" if covariates else "")
         odd = [n for n, v in at.items() if not v > 0]
-        told += f"; {', '.join(odd)} {'is' if len(odd) == 1 else 'are'} not above 0" if odd else ""
+        told += f"; {', '.join(odd)} {'is' if len(odd) == 1 else 'are'} not above 0" if odd and not meanless else ""
         when = f"in draw {draw} is not a number at TIME {arm.times[who, row]:g}"
-        raise DataError(
-            f"under {arm.name}, `{name}` of subject {self.ids[who]} {when}. {told}. Either a covariate or a random effect drives "
-            "a parameter out of its range, or `observe` has no answer there (the logarithm of 0 before a dose, a ratio to 0): "
-            "leave that subject or time out, or mend the model."
+        why = (
+            "Either a covariate or a random effect drives a parameter out of its range, or `observe` has no answer there (the "
+            f"logarithm of 0 before a dose, a ratio to 0){arm.latent.reasons(theta, jnp.asarray(eta), subject)}: leave that "
+            "subject or time out, or mend the model."
         )
+        if meanless and not self.residual:
+            why = f"`observe` gives `{name}` a distribution without a mean: residual=True gives draws of it."
+        raise DataError(f"under {arm.name}, `{name}` of subject {self.ids[who]} {when}. {told}. {why}")
 
     def frame(self) -> pd.DataFrame:
         """All profiles: a row per regimen, ID, draw and TIME with a column per endpoint.

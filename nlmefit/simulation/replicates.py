@@ -22,6 +22,7 @@ from nlmefit.estimate.batches import cores
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.stiff_fallback import with_stiff_fallback
+from nlmefit.latent.distribution import mean_of
 from nlmefit.latent.model import AbstractLatentModel
 from nlmefit.latent.programs import program
 
@@ -111,7 +112,7 @@ def _compiled(model: AbstractLatentModel, residual: Any, anew: Any) -> Any:
         sites = model.observe(theta, eta, subject)
         rows = next(iter(subject.mask.values())).shape
         if not residual:
-            return {name: jnp.broadcast_to(d.mean, rows) for name, d in sites.items()}
+            return {name: jnp.broadcast_to(mean_of(d), rows) for name, d in sites.items()}
         return {name: _sample(d, jax.random.fold_in(noise, i), rows) for i, (name, d) in enumerate(sites.items())}
 
     def draw(key: Array, number: Array, u: Array, fixed: Theta, who: Array, eta: Array, subjects: Any) -> dict[str, Array]:

@@ -27,6 +27,8 @@ def work(call):
             return nm.evaluate(M(), DATA, nm.Laplace()).ofv
         if call == "predict":
             return len(nm.predict(M(), DATA))
+        if call == "equations":
+            return M().equations()
         if call == "log_prob":
             return float(PPCA.log_prob(X)[0])
         if call == "sample":
@@ -61,10 +63,10 @@ def test_a_forked_process_says_why_it_cannot_compute(tmp_path):
             nm.evaluate(M(), DATA, nm.Laplace())
             PPCA = nm.fit(gen.PPCA(1), X, gen.MaximumLikelihood()).model
             with mp.get_context("fork").Pool(1) as pool:
-                print(*pool.map(work, ["evaluate", "predict", "simulate", "log_prob", "sample"]), sep="\\n")
+                print(*pool.map(work, ["evaluate", "predict", "simulate", "equations", "log_prob", "sample"]), sep="\\n")
         """,
     )
-    assert found.count('get_context("spawn")') == 5
+    assert found.count('get_context("spawn")') == 6
 
 
 @forks

@@ -263,3 +263,15 @@ def test_dynamics_read_their_own_instance():
     slow.k = 0.1
     assert nm.predict(slow, design)["y"].iloc[-1] == pytest.approx(5 * np.exp(-0.1))
     assert nm.predict(Decay(), design)["y"].iloc[-1] == pytest.approx(10 * np.exp(-1))
+
+
+def test_attributes_of_functions_count():
+    def scaled(x):
+        return scaled.by * x
+
+    scaled.by = 1.0
+    before = content(scaled)
+    scaled.by = 7.0
+    assert content(scaled) != before
+    scaled.by = 1.0
+    assert content(scaled) == before

@@ -1,5 +1,7 @@
 """Endpoints that are NumPyro distributions: of any parameter shapes in every method, and joint ones once or not at all."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,3 +126,63 @@ def test_the_residual_variance_is_told_of_where_there_is_one():
 def test_an_error_names_the_endpoint_s_own_family():
     with pytest.raises(nm.MethodError, match="`y` is TruncatedNormal"):
         nm.evaluate(of(lambda t, p: dist.TruncatedNormal(p.b, p.s, low=-0.5)), DATA, nm.FOCE())
+
+
+DRAWN = {
+    "LogNormal": lambda p: dist.LogNormal(jnp.log(p.b), 0.1),
+    "HalfNormal": lambda p: dist.HalfNormal(p.b),
+    "Folded": lambda p: dist.FoldedDistribution(dist.Normal(p.b, 1.0)),
+    "Transformed": lambda p: dist.TransformedDistribution(dist.Normal(p.b, 1.0), dist.transforms.AffineTransform(1.0, 2.0)),
+    "StudentT": lambda p: dist.StudentT(5.0, p.b, 1.0),
+    "Beta": lambda p: dist.Beta(p.b, 3 * p.b),
+    "Mixture": lambda p: dist.MixtureSameFamily(
+        dist.Categorical(probs=jnp.array([0.5, 0.5])), dist.Normal(jnp.stack([p.b, p.b + 1]), 1.0)
+    ),
+    "NegativeBinomial2": lambda p: dist.NegativeBinomial2(10 * p.b, 20.0),
+    "ZeroInflatedPoisson": lambda p: dist.ZeroInflatedPoisson(0.2, 50 * p.b),
+    "BetaBinomial": lambda p: dist.BetaBinomial(p.b, 2.0, 1000),
+}
+
+
+@pytest.mark.parametrize("family", DRAWN)
+def test_every_record_has_a_draw_of_its_own(family):
+    """Whatever a distribution is made of inside: its parameters, the normal one of a log-normal, the parts of a mixture."""
+
+    class Own(nm.Model):
+        b = nm.LogNormal(2.0, iiv=0.1)
+
+        def observe(self, t, A, p):
+            return {"y": DRAWN[family](p)}
+
+    times = np.arange(40.0)
+    drawn = nm.simulate(Own(), times=times, subjects=30, residual=True, progress=False).frame()["y"].to_numpy().reshape(30, 40)
+    assert all(len(np.unique(row)) > 8 for row in drawn)
+    expected = DRAWN[family](SimpleNamespace(b=2.0)).sample(jax.random.key(1), (4000,))
+    spread = np.std(expected)
+    assert abs(drawn.mean() - np.mean(expected)) < 0.35 * spread
+    assert abs(drawn.std(axis=1).mean() / spread - 1) < 0.3
+
+
+def test_students_t_has_third_derivatives_where_the_residual_is_0():
+    class Tails(nm.Model):
+        b = nm.Normal(2.0, iiv=0.5)
+
+        def observe(self, t, A, p):
+            return {"y": dist.StudentT(5.0, p.b, 1.0)}
+
+    data = pd.DataFrame({"ID": [1, 1, 2], "TIME": [0.0, 1, 0], "DV": [2.0, 2.0, 2.0]})
+    fit = nm.evaluate(Tails(), data, nm.Laplace())
+    exact = nm.evaluate(Tails(), data, nm.Quadrature(nodes=15))
+    assert fit.ofv == pytest.approx(exact.ofv, abs=0.1)
+
+
+def test_what_has_no_mean_is_predicted_as_nan_and_simulated_by_draws():
+    class Levels(nm.Model):
+        b = nm.Normal(-1.0, iiv=0.5)
+
+        def observe(self, t, A, p):
+            return {"y": dist.Categorical(logits=jnp.stack([p.b, 0 * p.b]))}
+
+    with pytest.raises(nm.DataError, match="a distribution without a mean: residual=True gives draws of it"):
+        nm.simulate(Levels(), times=[0.0, 1], subjects=3, progress=False).frame()
+    assert nm.simulate(Levels(), times=[0.0, 1], subjects=3, residual=True, progress=False).frame()["y"].isin([0, 1]).all()

@@ -247,3 +247,19 @@ def test_a_window_of_which_a_part_is_not_seen(times, window, words, doses):
 def test_a_table_of_exposures_prints_whole():
     found = nm.exposure(simulated(Bolus(), nm.Regimen(100), [0.0, 24.0], subjects=2, draws=1), above=[0.1, 0.2, 0.3, 0.4, 0.5])
     assert "..." not in repr(found) and "above_0.5" in repr(found) and "accumulation" in found._repr_html_()
+
+
+def test_a_model_without_compartments_has_exposure_too():
+    class Flat(nm.Model):
+        b = nm.Normal(10.0, iiv=2.0)
+
+        def observe(self, t, A, p):
+            return {"y": p.b + 0 * t}
+
+        y = nm.Additive(0.5)
+
+    simulation = nm.simulate(Flat(), times=[0.0, 1, 2], subjects=2, progress=False)
+    values = simulation.frame().groupby("ID")["y"].first().to_numpy()
+    for found in (nm.exposure(simulation), nm.exposure(simulation, 0, 2)):
+        np.testing.assert_allclose(found["Cmax"], values)
+        np.testing.assert_allclose(found["AUC"], 2 * values, rtol=1e-6)
