@@ -25,6 +25,7 @@ def column_findings(records: Records, needs: Needs, observations: bool) -> Itera
     for text in records.text:
         if observations or text.name != "DV":
             yield _text(records, needs, text)
+    yield from records.dates
     if records.has("ID"):
         missing = records.frame["ID"].isna().to_numpy()
         yield from where(missing, "E105", "ID is missing.", "Give every record the ID of its subject.")

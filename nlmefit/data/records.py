@@ -12,6 +12,7 @@ import pandas as pd
 
 from nlmefit.core.errors import DataError, nearest, unknown
 from nlmefit.data.clock import ORDERS, moments
+from nlmefit.data.findings import Finding
 from nlmefit.data.frames import as_pandas, plain
 from nlmefit.data.needs import Needs
 from nlmefit.declare.covariates import level_name
@@ -51,6 +52,8 @@ class Records:
     """The names of its index."""
     clock: str = ""
     """What TIME was read from, where it held no numbers."""
+    dates: tuple[Finding, ...] = ()
+    """What is to be said of the dates among that."""
 
     def has(self, name: str) -> bool:
         return name in self.frame
@@ -210,7 +213,7 @@ def _with_hours(records: Records, df: pd.DataFrame) -> Records:
     text = (*(t for t in records.text if t.name != "TIME"), *unread)
     since = " since the subject's first record" if found.relative else ""
     frame = records.frame.assign(TIME=found.hours(starts))
-    return replace(records, frame=frame, text=text, clock=f"hours{since}, from {found.words}")
+    return replace(records, frame=frame, text=text, clock=f"hours{since}, from {found.words}", dates=found.findings)
 
 
 def event_types(records: Records) -> np.ndarray:

@@ -112,6 +112,45 @@ def test_times_of_day_lie_on_the_days_of_the_date_column(name):
     assert found == pytest.approx([0.0, last]) and clock.endswith(f"with the dates in {words}")
 
 
+ORDERED = {
+    "dots": (["01.02.2024 08:00", "02.02.2024 8:00"], 24.0, "day/month/year", []),
+    "dots, two digits": (["1.2.24 08:00", "2.2.24 08:00"], 24.0, "day/month/year", []),
+    "a day above 12 in the column": (["01/02/2024 08:00", "13/02/2024 08:00"], 288.0, "day/month/year", []),
+    "dots in the column": (["01/02/2024 08:00", "02.02.2024 08:00"], 24.0, "day/month/year", []),
+    "a second part above 12": (["01-02-2024 08:00", "01-13-2024 08:00"], 264.0, "month/day/year", []),
+    "nothing settles it": (["01/02/2024 08:00", "01/03/2024 8:00 PM"], 36.0, "month/day/year", ["W219"]),
+    "either order is the same": (["01/01/2024 08:00", "02/02/2024 08:00"], 768.0, "month/day/year", []),
+}
+
+
+@pytest.mark.parametrize("kind", ORDERED)
+def test_day_and_month_have_one_order_in_the_whole_column(kind):
+    time, last, words, codes = ORDERED[kind]
+    df = ONE.assign(TIME=time)
+    assert hours(df) == (pytest.approx([0.0, last]), f"hours since the subject's first record, from dates, read as {words}")
+    found = nm.check(df, MODEL)
+    assert list(found["code"]) == codes
+    for text in found["what"]:
+        assert "TIME are read as month/day/year, first '01/02/2024 08:00'" in text
+    # an order is the column's, whoever else is in it: the same dates of another subject do not change by a third one's
+    other = pd.concat([df, df.assign(ID=2, TIME=["2024-02-01", "2024-02-02"])])
+    assert hours(other)[0][:2] == pytest.approx([0.0, last])
+
+
+@pytest.mark.parametrize("dates", [["13/02/2024", "02/13/2024"], ["01.02.2024", "01/31/2024"], ["01.31.2024", "01.02.2024"]])
+@pytest.mark.parametrize("column", ["TIME", "DATE"])
+def test_dates_in_two_orders_are_an_error(dates, column):
+    found = nm.check(ONE.assign(**{"TIME": "08:00", column: dates}), MODEL)
+    assert list(found["code"]) == ["E149"]
+    assert "have the day first in" in found["what"][0] and "the month first in" in found["what"][0] and column in found["what"][0]
+
+
+def test_a_date_column_of_stated_order_holds_no_other():
+    assert hours(ONE.assign(TIME="08:00", DAT1=["01/02/2024", "02/02/2024"]))[0] == [0.0, 24.0]
+    found = nm.check(ONE.assign(TIME="08:00", DAT1=["01/02/2024", "01/31/2024"]), MODEL)
+    assert list(found["code"]) == ["E104"] and "first '01/31/2024'" in found["what"][0]
+
+
 def test_a_date_beside_numbers_is_left_alone():
     assert hours(ONE.assign(DATE="whenever")) == ([0.0, 1.0], "")
 
