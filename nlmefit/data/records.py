@@ -89,7 +89,7 @@ def read_records(df: Any, needs: Needs = NOTHING, columns: Mapping[str, str] | N
         series = plain(df[original].reset_index(drop=True))
         if name in (*_LABELS, *needs.labels) and name not in needs.numbers:
             _check_labels(original, series)
-            frame[name] = _labels(series, as_text=name in needs.texts)
+            frame[name] = _labels(series, as_text=name in needs.texts, exact=name == "ID")
             continue
         frame[name], bad = _numbers(series if name != "CMT" else _numbered(series, needs.compartments))
         if bad:
@@ -153,14 +153,15 @@ def _check_labels(name: str, series: pd.Series) -> None:
             raise DataError(f"column {name} holds {value!r} in row {row}; it must hold numbers or text.")
 
 
-def _labels(series: pd.Series, as_text: bool = False) -> pd.Series:
-    """Labels as the user has them: text stays text ("001" too), a whole number is one (1.0 is 1); missing is None."""
+def _labels(series: pd.Series, as_text: bool = False, exact: bool = False) -> pd.Series:
+    """Labels as the user has them: text stays text ("001" too), a whole number is one (1.0 is 1); missing is None. White space
+    around them is kept where they are `exact`, for they come back in results; else a model names them, and it does not count."""
     numeric = pd.api.types.is_numeric_dtype(series)
     missing = series.isna().to_numpy() if numeric else _missing(series)
 
     def label(value: Any) -> Any:
         if isinstance(value, str):
-            return value.strip()
+            return value if exact else value.strip()
         if isinstance(value, float | np.floating) and float(value).is_integer():
             value = int(value)
         value = value.item() if isinstance(value, np.generic) else value
