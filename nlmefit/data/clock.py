@@ -117,9 +117,7 @@ def _order(text: pd.Series, parts: pd.DataFrame, name: str) -> tuple[str, tuple[
     rows = tuple(map(int, parts.index[first != second]))
     if month_first.any() or not rows:
         return ORDERS["DATE"], ()
-    what = (
-        f"dates in {name} are read as {ORDERS['DATE']}, first {text[rows[0]]!r}; no date settles that order."
-    )
+    what = f"dates in {name} are read as {ORDERS['DATE']}, first {text[rows[0]]!r}; no date settles that order."
     return ORDERS["DATE"], (
         Finding("W219", what, f"{remedy}, or put dates with the day first into a column DAT1 beside times of day in TIME.", rows),
     )

@@ -24,6 +24,16 @@ def as_pandas(table: Any, what: str = "data") -> pd.DataFrame:
     return pd.DataFrame({name: given[name].to_numpy() for name in given.columns})
 
 
+def if_table(value: Any) -> Any:
+    """A table as `as_pandas` has it, all else as it is."""
+    return as_pandas(value) if is_table(value) else value
+
+
+def by_subject(table: pd.DataFrame) -> pd.DataFrame:
+    """By ID, and draw where there are several, also where these are columns: not all libraries have an index."""
+    return table.set_index([name for name in ("ID", "draw") if name in table]) if "ID" in table else table
+
+
 def is_table(value: Any) -> bool:
     """Whether `as_pandas` takes it."""
     return isinstance(nw.from_native(value, pass_through=True), nw.DataFrame | nw.LazyFrame)

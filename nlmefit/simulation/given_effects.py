@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from nlmefit.analysis.posterior import Posterior
 from nlmefit.core.errors import DataError, MethodError, unknown
+from nlmefit.data.frames import by_subject, if_table
 from nlmefit.estimate.problem import Problem
 from nlmefit.results.fit import Fit
 
@@ -24,12 +25,13 @@ def given_effects(eta: Any, problem: Problem) -> Any:
         return of_fit(eta, problem)
     if isinstance(eta, Mapping) and eta and all(isinstance(row, Mapping) for row in eta.values()):
         eta = pd.DataFrame.from_dict(dict(eta), orient="index")
+    eta = if_table(eta)
     if not isinstance(eta, pd.DataFrame):
         raise MethodError(
             f"eta must be one of the words for a kind, or a table with a row per ID (or the .draws of nm.posterior), got {eta!r}."
         )
     names = list(problem.model.eta_names())
-    return _by_subject(_checked(_indexed(eta), names), problem, "eta=")
+    return _by_subject(_checked(by_subject(eta), names), problem, "eta=")
 
 
 def of_fit(fit: Fit, problem: Problem) -> Float[np.ndarray, "1 N q"]:
@@ -51,13 +53,6 @@ def known(eta: Float[np.ndarray, "... N q"], problem: Problem, where: str) -> Fl
             "subject out by subjects=."
         )
     return np.where(has, eta, 0.0)
-
-
-def _indexed(table: pd.DataFrame) -> pd.DataFrame:
-    """By ID, and draw where there are several, also where these are columns."""
-    if "ID" in table:
-        return table.set_index([name for name in ("ID", "draw") if name in table])
-    return table
 
 
 def _checked(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:

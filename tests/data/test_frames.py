@@ -64,6 +64,30 @@ def test_covariates_come_from_a_table_of_any_library():
     assert found["conc"].iloc[0] > found["conc"].iloc[1]
 
 
+def test_random_effects_and_exposures_come_from_a_table_of_any_library():
+    pl = pytest.importorskip("polars")
+    df = pd.concat([ONE, ONE.assign(ID=2)])
+    eta = pd.DataFrame({"ID": [2, 1], "ka": [0.1, 0.2], "CL": [0.3, -0.4], "V": [0.0, 0.1]})
+    for given in (eta, pl.from_pandas(eta), pl.from_pandas(eta).lazy()):
+        wanted = nm.predict(MODEL, df, eta=eta.set_index("ID"))["conc"]
+        np.testing.assert_array_equal(nm.predict(MODEL, df, eta=given)["conc"], wanted)
+        found = nm.simulate(MODEL, subjects=df, eta=given, progress=False).frame()
+        np.testing.assert_allclose(found["conc"], wanted.iloc[[1, 3]], rtol=1e-12)
+    arms = {"a": nm.Regimen(100), "b": nm.Regimen(200)}
+    exposed = nm.exposure(nm.simulate(MODEL, arms, times=[1.0, 2.0], subjects=4, progress=False))
+    wanted = nm.target_attainment(exposed, "Cmax", at_least=3.0)
+    pd.testing.assert_frame_equal(nm.target_attainment(pl.DataFrame(dict(exposed)), "Cmax", at_least=3.0), wanted)
+
+
+def test_a_row_of_covariates_is_a_subject_in_a_table_of_any_library():
+    class Weighted(Theophylline):
+        CL = nm.LogNormal(2.8, covariates=[nm.Power("WT", reference=70, exponent=0.75)])
+
+    table = pytest.importorskip("polars").DataFrame({"WT": [50.0, 60.0, 70.0, 90.0]})
+    found = nm.simulate(Weighted(), nm.Regimen(100), times=[6.0], subjects=4, covariates=table, eta="typical", progress=False)
+    assert (np.diff(found.frame()["conc"]) < 0).all()
+
+
 TIMES = {
     "datetimes": (pd.to_datetime(["2024-01-01 08:00", "2024-01-01 09:30"]), 1.5, "from dates"),
     "objects": (pd.Series([datetime.datetime(2024, 1, 1, 8), datetime.datetime(2024, 1, 2, 8)], dtype=object), 24.0, "dates"),
