@@ -65,11 +65,12 @@ def compare(
     | AIC, BIC | from log_marginal; none of NUTS, which has no maximum |
     | seconds, status | of the fit |
 
-    **Arguments:** `fits` a list, or several by name; `data` of fits that were loaded from a file, which holds none (and which
-    need their model: `nm.load(path, model=...)`).
+    **Arguments:** `fits` a list, or several by name; `data` the data that they are of: needed for fits that were loaded from a
+    file, which holds none (and which need their model: `nm.load(path, model=...)`).
 
     Sorted by log_marginal, best first. All fits are judged with the same random numbers, so that differences are known better
-    than their errors say. Raises NlmefitError unless the fits are of the same data, and for loaded ones without data or model.
+    than their errors say. Raises NlmefitError unless the fits are of the same data, of `data` where that is given, and for
+    loaded ones without data or model.
     """
     check_truth("progress", progress)
     named = _named(fits)
@@ -80,16 +81,20 @@ def compare(
 
 
 def _data_of(name: str, fit: Fit, data: Any) -> Any:
-    """The fit's own data set, or the given one laid out for its model; NlmefitError where there is none."""
+    """The fit's own data set, or the given one read by its rules. NlmefitError where there is none, and where that is another:
+    the objective, AIC and BIC of its row are of the data that it was fitted to."""
     if isinstance(fit.model, SavedModel):
         raise NlmefitError(f"`{name}` was loaded without its model: nm.load(path, model={fit.model.name}(...)).")
-    if fit.data is not None:
-        return fit.data
     if data is None:
+        if fit.data is not None:
+            return fit.data
         raise NlmefitError(f"`{name}` was loaded from a file, which holds no data: nm.compare(fits, data=...).")
     found = bind(fit, data)[1]
-    if fit.provenance and not same_data(fit, found):
-        raise NlmefitError(f"`{name}` was fitted to other data than data=, or to these read by other rules (covariates, BLQ).")
+    if not same_data(fit, found):
+        raise NlmefitError(
+            f"`{name}` was fitted to other data than data=, or to these read by other rules (covariates, BLQ); compare judges "
+            "fits on the data that they are of. The log p(y) of other data is nm.log_marginal(fit, data)."
+        )
     return found
 
 

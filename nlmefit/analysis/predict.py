@@ -13,6 +13,7 @@ from nlmefit.analysis.fit import own_data
 from nlmefit.core.backend import compiled
 from nlmefit.core.errors import DataError, unknown
 from nlmefit.core.typing import Theta
+from nlmefit.data.frames import if_table
 from nlmefit.data.reading import Reading
 from nlmefit.data.records import check_columns, event_types
 from nlmefit.data.subjects import Subjects
@@ -112,6 +113,7 @@ def _effects(eta: Any, ids: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     """The random effects by subject (N, q), in the order of the data's subjects."""
     if eta is None:
         return np.zeros((len(ids), len(names)))
+    eta = if_table(eta)
     if not isinstance(eta, pd.DataFrame) and not (isinstance(eta, Mapping) and all(isinstance(v, Mapping) for v in eta.values())):
         raise DataError(
             f"eta must be a fit, a table with a row per ID and the columns {', '.join(names) or 'none'}, or a mapping "
@@ -136,6 +138,7 @@ def _effects(eta: Any, ids: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     missing = [who for who in ids if who not in table.index]
     if missing:
         raise DataError(
-            f"eta has no row for subject {missing[0]}; its index must hold the data's IDs.{_kinds(missing[0], table.index)}"
+            f"eta has no row for subject {missing[0]}; its index (or column ID) must hold the data's IDs."
+            f"{_kinds(missing[0], table.index)}"
         )
     return table.loc[list(ids), list(names)].to_numpy(float)

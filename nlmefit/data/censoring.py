@@ -6,6 +6,7 @@ from typing import Any, Literal
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from jaxtyping import Array, Float
 
 from nlmefit.data.findings import Finding, some, where
@@ -14,6 +15,9 @@ from nlmefit.data.records import Records, observation_rows
 Blq = Literal["M3", "M1", "M4"]
 """Of observations below the limit: their probability (M3), nothing (M1: they are left out), or their probability with every
 observation known to be above 0 (M4). The names are Beal's (2001)."""
+
+_CODES = (-9, -99, -999, -9999)
+"""Numbers that files put where a value is missing."""
 
 
 class Censoring(eqx.Module):
@@ -67,12 +71,15 @@ def censoring_findings(records: Records, evid: np.ndarray, rule: Blq) -> Iterato
         "CENS says that the observation lies beyond a limit, and MDV 1 that there is none; it is left out.",
         "Set MDV to 0 where it is to count by its probability, or CENS to 0.",
     )
-    yield from where(
-        counted & (flag == 1) & (value == 0),
-        "W214",
-        "CENS is 1 and DV is 0: DV holds the limit (LLOQ), so that the observation counts as below 0.",
-        "Write the limit in DV, unless it is 0 (that of logarithms, say).",
-    )
+    for side, (limit_of, words) in {1: ("LLOQ", "below"), -1: ("ULOQ", "above")}.items():
+        unlikely = counted & (flag == side) & _no_limit(records, counted)
+        shown = some(value[unlikely])
+        yield from where(
+            unlikely,
+            "W214",
+            f"CENS is {side} and DV is {shown}: DV holds the limit ({limit_of}), so that the observation counts as {words} that.",
+            "Write the limit in DV, unless it is that one (of logarithms, say).",
+        )
     empty = counted & (((flag == 1) & (limit >= value)) | ((flag == -1) & (limit <= value)))
     yield from where(
         empty,
@@ -94,3 +101,11 @@ def censoring_findings(records: Records, evid: np.ndarray, rule: Blq) -> Iterato
             f"{int((counted & (flag != 0)).sum())} observation(s) with CENS are left out (M1).",
             "Estimates are biased where there are many: M3 uses them.",
         )
+
+
+def _no_limit(records: Records, counted: np.ndarray) -> np.ndarray:
+    """Whose DV is hardly a limit: 0, a code for what is missing, or negative where nothing observed of that endpoint is."""
+    value = records.frame["DV"].to_numpy(float)
+    endpoint = records.frame["DVID"].to_numpy() if records.has("DVID") else np.zeros(len(value))
+    negative = pd.Series(counted & ~is_censored(records) & (value < 0)).groupby(endpoint, dropna=False).transform("any")
+    return (value == 0) | np.isin(value, _CODES) | (value < 0) & ~negative.to_numpy(bool)

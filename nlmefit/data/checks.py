@@ -21,9 +21,9 @@ Check = Callable[[Records, Needs, bool], Iterator[Finding]]
 def findings(records: Records, needs: Needs, blq: Blq = "M3", *, observations: bool = True) -> list[Finding]:
     """All findings, errors first. `observations` False: the data is for prediction, DV is not needed."""
     structural = list(column_findings(records, needs, observations))
-    if structural:
+    if any(f.severity == "error" for f in structural):
         return structural
-    found = [f for check in _CHECKS for f in check(records, needs, observations)]
+    found = structural + [f for check in _CHECKS for f in check(records, needs, observations)]
     if observations:
         found += censoring_findings(records, event_types(records), blq)
     ids = records.frame["ID"]

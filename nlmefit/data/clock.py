@@ -1,4 +1,7 @@
-"""Dates, times of day and durations as hours: since the subject's first record, as in NONMEM."""
+"""Dates, times of day and durations as hours: since the subject's first record, as in NONMEM.
+
+Whether a date begins with its day or its month is settled once for the whole column, never date by date.
+"""
 
 import datetime
 import re
@@ -7,11 +10,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from nlmefit.data.findings import Finding
+
 HOUR = np.timedelta64(3600 * 10**9, "ns")
 _OF_DAY = re.compile(r"(\d{1,3}):([0-5]?\d)(?::([0-5]?\d(?:\.\d*)?))?")
-_DAY = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}")
+_DAY = re.compile(r"(?P<first>\d{1,4})(?P<mark>[-/.])(?P<second>\d{1,2})[-/.](?P<third>\d{1,4})(?P<rest>.*)")
+_NAMED_MONTH = re.compile(r"[A-Za-z]{3}")
 ORDERS = {"DATE": "month/day/year", "DAT1": "day/month/year", "DAT2": "year/month/day", "DAT3": "year/day/month"}
 """NONMEM's date columns, and how the parts of a date stand in them; a year of four digits in front is year/month/day."""
+_LAST_20 = 50
+"""Years of two digits up to this one are of this century, as in NONMEM (LAST20)."""
 
 
 class Moments(NamedTuple):
@@ -25,6 +33,8 @@ class Moments(NamedTuple):
     """Whether hours count from the subject's first record; a duration has an origin of its own."""
     unread: tuple[tuple[str, np.ndarray], ...] = ()
     """Columns, and in which rows of theirs stands no date or time of day."""
+    findings: tuple[Finding, ...] = ()
+    """What is to be said of the order of day and month."""
 
     def hours(self, first: np.ndarray) -> np.ndarray:
         """In hours; `first` (n,) is the position of the subject's first record."""
@@ -43,8 +53,8 @@ def moments(time: pd.Series, missing: np.ndarray, date: pd.Series | None) -> Mom
         return Moments(_elapsed(pd.to_timedelta(time.where(~missing))), "durations", False)
     text = time.astype("string").str.strip().where(~missing)
     if text.str.match(_DAY).any():
-        found = _since_1970(_dates(text, "DATE"))
-        return Moments(found, f"dates{_order(text, 'DATE')}", True, _unread("TIME", found, missing))
+        found = _dates(text, "TIME", missing)
+        return found._replace(words=f"dates{found.words}")
     return _on_days(text, missing, date) if text.str.fullmatch(_OF_DAY).any() else None
 
 
@@ -54,22 +64,17 @@ def _on_days(text: pd.Series, missing: np.ndarray, date: pd.Series | None) -> Mo
     unread = _unread("TIME", of_day, missing)
     if date is None:
         return Moments(of_day, "times of day, all of one day", True, unread)
-    name, order = str(date.name).upper(), ""
+    nowhere = np.zeros(len(date), bool)
     if pd.api.types.is_numeric_dtype(date):
         day = _elapsed(pd.to_timedelta(date.to_numpy(float, na_value=np.nan), unit="D"))
+        days = Moments(day, "", True, _unread(str(date.name), day, nowhere))
     elif pd.api.types.is_datetime64_any_dtype(date):
         day = _since_1970(date)
+        days = Moments(day, "", True, _unread(str(date.name), day, nowhere))
     else:
-        written = date.astype("string").str.strip()
-        day = _since_1970(_dates(written, name))
-        order = _order(written, name)
-    unread += _unread(str(date.name), day, np.zeros(len(day), bool))
-    return Moments(of_day + day, f"times of day, with the dates in {date.name}{order}", True, unread)
-
-
-def _order(text: pd.Series, name: str) -> str:
-    """How dates are read whose year of four digits does not come first, in words."""
-    return "" if text.dropna().str.match(r"\d{4}").all() else f", read as {ORDERS.get(name, ORDERS['DATE'])}"
+        days = _dates(date.astype("string").str.strip(), str(date.name), nowhere)
+    words = f"times of day, with the dates in {date.name}{days.words}"
+    return Moments(of_day + days.elapsed, words, True, (*unread, *days.unread), days.findings)
 
 
 def _of_day(text: str) -> float:
@@ -81,17 +86,49 @@ def _of_day(text: str) -> float:
     return float(pd.to_numeric(text, errors="coerce"))
 
 
-def _dates(text: pd.Series, name: str) -> pd.Series:
-    """Dates (and times) in ISO's order where the year of four digits comes first, else in the order of NONMEM's column."""
-    swapped = name == "DAT3"
-    text = text.str.replace(r"^(\d+)[-/.](\d+)[-/.](\d+)", r"\1-\3-\2" if swapped else r"\1-\2-\3", regex=True)
-    iso = text.str.match(r"\d{4}-").fillna(False).to_numpy(bool)
-    found = pd.Series(pd.NaT, text.index, dtype="datetime64[ns, UTC]")
-    found[iso] = pd.to_datetime(text[iso], format="ISO8601", errors="coerce", utc=True).astype(found.dtype)
-    options = {"dayfirst": name == "DAT1", "yearfirst": name in ("DAT2", "DAT3")}
-    rest = pd.to_datetime(text[~iso], format="mixed", errors="coerce", utc=True, **options)  # type: ignore[call-overload]
-    found[~iso] = rest.astype(found.dtype)
-    return found
+def _dates(text: pd.Series, name: str, missing: np.ndarray) -> Moments:
+    """Dates (and times) by year, month and day where the year of four digits comes first, else in one order for the column;
+    its words are that order."""
+    parts = text.str.extract(_DAY)
+    led = parts["first"].str.len().eq(4).fillna(False)
+    order, findings = _order(text, parts[~led].dropna(), name)
+    written = _iso(parts, order).where(~led, _iso(parts, ORDERS["DAT3" if name.upper() == "DAT3" else "DAT2"]))
+    written = written.where(parts["first"].notna(), text.where(text.str.contains(_NAMED_MONTH)))
+    found = _elapsed(pd.to_datetime(written, format="mixed", errors="coerce", utc=True) - pd.Timestamp(0, tz="UTC"))
+    words = "" if (led | text.isna()).all() else f", read as {order}"
+    contradictory = any(finding.severity == "error" for finding in findings)
+    return Moments(found, words, True, () if contradictory else _unread(name, found, missing), findings)
+
+
+def _order(text: pd.Series, parts: pd.DataFrame, name: str) -> tuple[str, tuple[Finding, ...]]:
+    """The order of day, month and year in a column, from all its dates (their `parts`) whose year of four digits is not first."""
+    if name.upper() in ORDERS and name.upper() != "DATE":
+        return ORDERS[name.upper()], ()
+    first, second, dots = parts["first"].astype(int), parts["second"].astype(int), parts["mark"] == "."
+    remedy = "Write dates as year-month-day (2024-02-01)"
+    day_first, month_first = dots | (first > 12) & (second <= 12), (second > 12) & (first <= 12)
+    if day_first.any() and month_first.any():
+        one, other = (parts.index[settled][0] for settled in (day_first, month_first))
+        dotted = " (as all with dots)" if dots[one] else ""
+        what = f"dates in {name} have the day first in {text[one]!r}{dotted} and the month first in {text[other]!r}."
+        return ORDERS["DATE"], (Finding("E149", what, f"{remedy}, all in one order.", tuple(sorted((one, other)))),)
+    if day_first.any():
+        return ORDERS["DAT1"], ()
+    rows = tuple(map(int, parts.index[first != second]))
+    if month_first.any() or not rows:
+        return ORDERS["DATE"], ()
+    what = f"dates in {name} are read as {ORDERS['DATE']}, first {text[rows[0]]!r}; no date settles that order."
+    return ORDERS["DATE"], (
+        Finding("W219", what, f"{remedy}, or put dates with the day first into a column DAT1 beside times of day in TIME.", rows),
+    )
+
+
+def _iso(parts: pd.DataFrame, order: str) -> pd.Series:
+    """Dates and what follows them as text, year-month-day; missing where there is no date."""
+    year, month, day = (parts[("first", "second", "third")[order.split("/").index(word)]] for word in ("year", "month", "day"))
+    century = np.where(pd.to_numeric(year).fillna(0) > _LAST_20, "19", "20")
+    full = year.where(year.str.len() != 2, century + year).where(year.str.len().isin((2, 4)))
+    return full + "-" + month.str.zfill(2) + "-" + day.str.zfill(2) + parts["rest"]
 
 
 def _since_1970(time: pd.Series) -> np.ndarray:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 
 from nlmefit.core.errors import nearest
 from nlmefit.data.findings import Finding, some, where
@@ -25,10 +26,12 @@ def column_findings(records: Records, needs: Needs, observations: bool) -> Itera
     for text in records.text:
         if observations or text.name != "DV":
             yield _text(records, needs, text)
+    yield from records.dates
     if records.has("ID"):
         missing = records.frame["ID"].isna().to_numpy()
         yield from where(missing, "E105", "ID is missing.", "Give every record the ID of its subject.")
         yield from _mixed_ids(records)
+        yield from _spaced_ids(records)
 
 
 def _standard(records: Records, observations: bool) -> Iterator[Finding]:
@@ -77,7 +80,7 @@ def _comments(records: Records) -> Iterator[Finding]:
         return
     ids = records.frame["ID"]
     head = str(records.source["ID"])
-    marked = np.array([isinstance(v, str) and (v in ("C", head) or v.startswith(_COMMENTS)) for v in ids])
+    marked = np.array([isinstance(v, str) and (v.strip() in ("C", head) or v.lstrip().startswith(_COMMENTS)) for v in ids])
     if marked.any() and not marked.all():
         first = ids[marked].iloc[0]
         yield from where(
@@ -119,11 +122,24 @@ def _remedy(needs: Needs, text: Text) -> str:
 
 def _mixed_ids(records: Records) -> Iterator[Finding]:
     ids = records.frame["ID"]
-    texts = {v for v in ids if isinstance(v, str)}
+    texts = {v.strip() for v in ids if isinstance(v, str)}
     both = np.array([v is not None and not isinstance(v, str) and str(v) in texts for v in ids])
     yield from where(
         both,
         "E141",
         f"ID holds both numbers and the same as text: {some(ids[both])}.",
         "Make them one kind: df['ID'] = df['ID'].astype(str), or pandas.read_csv(file, dtype={'ID': str}).",
+    )
+
+
+def _spaced_ids(records: Records) -> Iterator[Finding]:
+    """Labels that look alike; results carry them as they are, so that they are not made one here."""
+    ids = records.frame["ID"]
+    labels = pd.Series([v for v in ids.unique() if isinstance(v, str)], dtype=object)
+    alike = labels[labels.str.strip().duplicated(keep=False)] if len(labels) else labels
+    yield from where(
+        ids.isin(alike).to_numpy(bool),
+        "W220",
+        f"ID has labels that differ by white space only ({', '.join(map(repr, alike[:5]))}): they are different subjects.",
+        f"If they are not: df[{records.source['ID']!r}] = df[{records.source['ID']!r}].str.strip().",
     )

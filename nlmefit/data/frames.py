@@ -24,6 +24,11 @@ def as_pandas(table: Any, what: str = "data") -> pd.DataFrame:
     return pd.DataFrame({name: given[name].to_numpy() for name in given.columns})
 
 
+def if_table(value: Any) -> Any:
+    """A table as `as_pandas` has it, all else as it is."""
+    return as_pandas(value) if is_table(value) else value
+
+
 def is_table(value: Any) -> bool:
     """Whether `as_pandas` takes it."""
     return isinstance(nw.from_native(value, pass_through=True), nw.DataFrame | nw.LazyFrame)

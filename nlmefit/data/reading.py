@@ -8,6 +8,7 @@ import pandas as pd
 
 from nlmefit.data.censoring import Blq
 from nlmefit.data.epochs import Rule
+from nlmefit.data.frames import if_table
 from nlmefit.data.records import all_missing
 
 
@@ -34,4 +35,5 @@ class Reading:
 
     def is_design(self, data: Any) -> bool:
         """Whether a table holds nothing observed: no DV, or none that is not missing."""
+        data = if_table(data)
         return isinstance(data, pd.DataFrame) and all(all_missing(data[c]) for c in self.observed(data))

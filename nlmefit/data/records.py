@@ -12,6 +12,7 @@ import pandas as pd
 
 from nlmefit.core.errors import DataError, nearest, unknown
 from nlmefit.data.clock import ORDERS, moments
+from nlmefit.data.findings import Finding
 from nlmefit.data.frames import as_pandas, plain
 from nlmefit.data.needs import Needs
 from nlmefit.declare.covariates import level_name
@@ -51,6 +52,8 @@ class Records:
     """The names of its index."""
     clock: str = ""
     """What TIME was read from, where it held no numbers."""
+    dates: tuple[Finding, ...] = ()
+    """What is to be said of the dates among that."""
 
     def has(self, name: str) -> bool:
         return name in self.frame
@@ -86,7 +89,7 @@ def read_records(df: Any, needs: Needs = NOTHING, columns: Mapping[str, str] | N
         series = plain(df[original].reset_index(drop=True))
         if name in (*_LABELS, *needs.labels) and name not in needs.numbers:
             _check_labels(original, series)
-            frame[name] = _labels(series, as_text=name in needs.texts)
+            frame[name] = _labels(series, as_text=name in needs.texts, exact=name == "ID")
             continue
         frame[name], bad = _numbers(series if name != "CMT" else _numbered(series, needs.compartments))
         if bad:
@@ -150,14 +153,15 @@ def _check_labels(name: str, series: pd.Series) -> None:
             raise DataError(f"column {name} holds {value!r} in row {row}; it must hold numbers or text.")
 
 
-def _labels(series: pd.Series, as_text: bool = False) -> pd.Series:
-    """Labels as the user has them: text stays text ("001" too), a whole number is one (1.0 is 1); missing is None."""
+def _labels(series: pd.Series, as_text: bool = False, exact: bool = False) -> pd.Series:
+    """Labels as the user has them: text stays text ("001" too), a whole number is one (1.0 is 1); missing is None. White space
+    around them is kept where they are `exact`, for they come back in results; else a model names them, and it does not count."""
     numeric = pd.api.types.is_numeric_dtype(series)
     missing = series.isna().to_numpy() if numeric else _missing(series)
 
     def label(value: Any) -> Any:
         if isinstance(value, str):
-            return value.strip()
+            return value if exact else value.strip()
         if isinstance(value, float | np.floating) and float(value).is_integer():
             value = int(value)
         value = value.item() if isinstance(value, np.generic) else value
@@ -210,7 +214,7 @@ def _with_hours(records: Records, df: pd.DataFrame) -> Records:
     text = (*(t for t in records.text if t.name != "TIME"), *unread)
     since = " since the subject's first record" if found.relative else ""
     frame = records.frame.assign(TIME=found.hours(starts))
-    return replace(records, frame=frame, text=text, clock=f"hours{since}, from {found.words}")
+    return replace(records, frame=frame, text=text, clock=f"hours{since}, from {found.words}", dates=found.findings)
 
 
 def event_types(records: Records) -> np.ndarray:

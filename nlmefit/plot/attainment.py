@@ -8,6 +8,7 @@ from matplotlib.ticker import PercentFormatter
 
 from nlmefit.core.errors import NlmefitError
 from nlmefit.core.options import is_number
+from nlmefit.data.frames import if_table
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
 
@@ -22,6 +23,7 @@ def attainment(table: pd.DataFrame, *, target: float | None = 0.9) -> Figure:
     **Arguments:** `table` what `nm.target_attainment` returned; `target` a share that is marked by a line, None for none.
     Raises NlmefitError for another table, and a target that is no share.
     """
+    table = if_table(table)
     if not isinstance(table, pd.DataFrame) or not set(NEEDED) <= {*table} or table.empty:
         raise NlmefitError("the figure is of what nm.target_attainment returned.")
     if target is not None and not (is_number(target) and 0 <= target <= 1):

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from nlmefit.core.errors import NlmefitError
 from nlmefit.core.options import check_word
+from nlmefit.data.frames import if_table
 from nlmefit.plot import style
 from nlmefit.plot.legend import legend_below
 from nlmefit.simulation.exposure import exposure
@@ -60,6 +61,7 @@ def differences(
 def paired(exposures: pd.DataFrame, reference: str, metric: str, kind: str = "ratio") -> pd.DataFrame:
     """By ID, draw, endpoint and regimen other than the `reference`: the `ratio` or `difference` of the metric."""
     check_word("kind", kind, ("ratio", "difference"), "comparison", NlmefitError)
+    exposures = if_table(exposures)
     if not isinstance(exposures, pd.DataFrame) or not {"regimen", *PAIRED} <= {*exposures}:
         raise NlmefitError("the figure is of a simulation, or of what nm.exposure returned.")
     metrics = [str(name) for name in exposures if name not in ("regimen", *PAIRED)]

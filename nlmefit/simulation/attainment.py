@@ -8,6 +8,7 @@ import pandas as pd
 from nlmefit.core.errors import DataError
 from nlmefit.core.options import check_numbers, check_word
 from nlmefit.core.shown import whole
+from nlmefit.data.frames import if_table
 
 INTERVAL = (0.05, 0.95)
 
@@ -27,6 +28,7 @@ def target_attainment(
     `probability` is that over all subjects and draws; `lower` and `upper` are the middle 90 % of the draws' own shares (over
     their subjects), NaN with one draw. Raises DataError for a metric that is not there and thresholds that are no numbers.
     """
+    exposures = if_table(exposures)
     if not isinstance(exposures, pd.DataFrame) or not {"regimen", "endpoint", "draw", "ID"} <= {*exposures}:
         raise DataError(f"exposures must be what nm.exposure returned, got {type(exposures).__name__}.")
     numbers = [str(name) for name in exposures if name not in ("regimen", "ID", "draw", "endpoint")]

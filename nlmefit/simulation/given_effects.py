@@ -10,6 +10,7 @@ from jaxtyping import Float
 from nlmefit.analysis.eta_tables import at_occasions, by_id
 from nlmefit.analysis.posterior import Posterior
 from nlmefit.core.errors import DataError, MethodError, unknown
+from nlmefit.data.frames import if_table
 from nlmefit.estimate.problem import Problem
 from nlmefit.results.fit import Fit
 
@@ -25,6 +26,7 @@ def given_effects(eta: Any, problem: Problem) -> Any:
         return of_fit(eta, problem)
     if isinstance(eta, Mapping) and eta and all(isinstance(row, Mapping) for row in eta.values()):
         eta = pd.DataFrame.from_dict(dict(eta), orient="index")
+    eta = if_table(eta)
     if not isinstance(eta, pd.DataFrame):
         raise MethodError(
             f"eta must be one of the words for a kind, or a table with a row per ID (or the .draws of nm.posterior), got {eta!r}."

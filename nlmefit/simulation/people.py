@@ -10,7 +10,7 @@ from jaxtyping import Array
 from nlmefit.core.errors import DataError, unknown
 from nlmefit.core.options import is_number
 from nlmefit.data.epochs import Rule
-from nlmefit.data.frames import as_pandas, is_table
+from nlmefit.data.frames import if_table
 from nlmefit.data.needs import Needs, needs_of
 from nlmefit.data.reading import Reading
 from nlmefit.data.subjects import Subjects
@@ -22,8 +22,7 @@ from nlmefit.simulation.covariate_model import CovariateModel
 
 def people_of(model: Model, fit: Fit | None, subjects: Any, covariates: Any, key: Array) -> tuple[pd.DataFrame | Subjects, Rule]:
     """The subjects, and how their covariates run between records. Raises DataError where they are not known."""
-    if not isinstance(subjects, Subjects) and is_table(subjects):
-        subjects = as_pandas(subjects)
+    subjects, covariates = if_table(subjects), if_table(covariates)
     if isinstance(subjects, pd.DataFrame | Subjects):
         if covariates is not None:
             raise DataError("subjects= is a data set, which has its covariates; leave covariates= out.")
@@ -84,9 +83,8 @@ def _table(covariates: Any, needs: Needs, fit: Fit | None) -> pd.DataFrame:
                 "per subject: pd.DataFrame({...})."
             )
         covariates = pd.DataFrame([dict(covariates)])
-    if not is_table(covariates):
+    if not isinstance(covariates, pd.DataFrame):
         raise DataError(f"covariates must be a table with a row per subject, or values by name, got {covariates!r}.")
-    covariates = as_pandas(covariates)
     if len(covariates) == 0:
         raise DataError("covariates= has no rows; give a table with a row per subject.")
     for name in needed:

@@ -11,6 +11,7 @@ from nlmefit.analysis.posterior import Posterior
 from nlmefit.core.errors import DataError, MethodError, ModelError
 from nlmefit.core.keys import Key, jax_key
 from nlmefit.core.options import check_numbers, check_truth, check_whole
+from nlmefit.data.frames import if_table
 from nlmefit.data.regimen import Regimen
 from nlmefit.data.scenario import scenario
 from nlmefit.data.subjects import Subjects
@@ -92,7 +93,7 @@ def simulate(
         )
     first = scenario(bare, people, next(iter(arms.values())), at, rule=rule)
     problem = Problem(PopulationModel.of(bare, first.data), first.data)
-    given = given_effects(eta, problem)
+    given, uncertainty = given_effects(eta, problem), if_table(uncertainty)
     count = _count(draws, given, uncertainty)
     drawn = Draws(bare, fit, people, problem, given, uncertainty, count, jax.random.fold_in(seed, 2))
     u, effects = drawn.found()

@@ -226,6 +226,10 @@ WARNINGS = {
     "W211": (CLEAN.assign(VISIT=[1, None, 2, 1, 1, 1]), OCCASIONS, [1], 1, "the occasion VISIT is missing on some records; the"),
     "W213": (changed(2, 1, "MDV").assign(CENS=[0, 0, 1, 0, 0, 0]), ORAL, [2], 1, "CENS says that the observation lies beyond a"),
     "W214": (changed(2, 0.0, "DV").assign(CENS=[0, 0, 1, 0, 0, 0]), ORAL, [2], 1, "CENS is 1 and DV is 0: DV holds the limit"),
+    "W214 code": (changed(2, -99.0, "DV").assign(CENS=[0, 0, 1, 0, 0, 0]), ORAL, [2], 1, "CENS is 1 and DV is -99"),
+    "W214 negative": (changed(2, -0.5, "DV").assign(CENS=[0, 0, 1, 0, 0, 0]), ORAL, [2], 1, "as below that"),
+    "W214 above": (changed(2, 0.0, "DV").assign(CENS=[0, 0, -1, 0, 0, 0]), ORAL, [2], 1, "holds the limit (ULOQ)"),
+    "W220": (changed(ID=["A", "A", "A", "A ", "A ", "A "]), ORAL, [0, 1, 2, 3, 4, 5], "A", "white space only ('A', 'A ')"),
     "W215": (CLEAN.iloc[[0, 0, 1, 2, 3, 4]], ORAL, [1], 1, "two equal doses at the same time."),
     "W216": (
         changed(II=[0, 12, 0, 0, 0, 0], ADDL=[0, 3, 0, 0, 0, 0]),

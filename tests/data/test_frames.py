@@ -64,6 +64,30 @@ def test_covariates_come_from_a_table_of_any_library():
     assert found["conc"].iloc[0] > found["conc"].iloc[1]
 
 
+def test_random_effects_and_exposures_come_from_a_table_of_any_library():
+    pl = pytest.importorskip("polars")
+    df = pd.concat([ONE, ONE.assign(ID=2)])
+    eta = pd.DataFrame({"ID": [2, 1], "ka": [0.1, 0.2], "CL": [0.3, -0.4], "V": [0.0, 0.1]})
+    for given in (eta, pl.from_pandas(eta), pl.from_pandas(eta).lazy()):
+        wanted = nm.predict(MODEL, df, eta=eta.set_index("ID"))["conc"]
+        np.testing.assert_array_equal(nm.predict(MODEL, df, eta=given)["conc"], wanted)
+        found = nm.simulate(MODEL, subjects=df, eta=given, progress=False).frame()
+        np.testing.assert_allclose(found["conc"], wanted.iloc[[1, 3]], rtol=1e-12)
+    arms = {"a": nm.Regimen(100), "b": nm.Regimen(200)}
+    exposed = nm.exposure(nm.simulate(MODEL, arms, times=[1.0, 2.0], subjects=4, progress=False))
+    wanted = nm.target_attainment(exposed, "Cmax", at_least=3.0)
+    pd.testing.assert_frame_equal(nm.target_attainment(pl.DataFrame(dict(exposed)), "Cmax", at_least=3.0), wanted)
+
+
+def test_a_row_of_covariates_is_a_subject_in_a_table_of_any_library():
+    class Weighted(Theophylline):
+        CL = nm.LogNormal(2.8, covariates=[nm.Power("WT", reference=70, exponent=0.75)])
+
+    table = pytest.importorskip("polars").DataFrame({"WT": [50.0, 60.0, 70.0, 90.0]})
+    found = nm.simulate(Weighted(), nm.Regimen(100), times=[6.0], subjects=4, covariates=table, eta="typical", progress=False)
+    assert (np.diff(found.frame()["conc"]) < 0).all()
+
+
 TIMES = {
     "datetimes": (pd.to_datetime(["2024-01-01 08:00", "2024-01-01 09:30"]), 1.5, "from dates"),
     "objects": (pd.Series([datetime.datetime(2024, 1, 1, 8), datetime.datetime(2024, 1, 2, 8)], dtype=object), 24.0, "dates"),
@@ -110,6 +134,45 @@ def test_times_of_day_lie_on_the_days_of_the_date_column(name):
     dates, last, words = DATES[name]
     found, clock = hours(ONE.assign(TIME=["23:00", "01:00"], **{name.strip(): dates}))
     assert found == pytest.approx([0.0, last]) and clock.endswith(f"with the dates in {words}")
+
+
+ORDERED = {
+    "dots": (["01.02.2024 08:00", "02.02.2024 8:00"], 24.0, "day/month/year", []),
+    "dots, two digits": (["1.2.24 08:00", "2.2.24 08:00"], 24.0, "day/month/year", []),
+    "a day above 12 in the column": (["01/02/2024 08:00", "13/02/2024 08:00"], 288.0, "day/month/year", []),
+    "dots in the column": (["01/02/2024 08:00", "02.02.2024 08:00"], 24.0, "day/month/year", []),
+    "a second part above 12": (["01-02-2024 08:00", "01-13-2024 08:00"], 264.0, "month/day/year", []),
+    "nothing settles it": (["01/02/2024 08:00", "01/03/2024 8:00 PM"], 36.0, "month/day/year", ["W219"]),
+    "either order is the same": (["01/01/2024 08:00", "02/02/2024 08:00"], 768.0, "month/day/year", []),
+}
+
+
+@pytest.mark.parametrize("kind", ORDERED)
+def test_day_and_month_have_one_order_in_the_whole_column(kind):
+    time, last, words, codes = ORDERED[kind]
+    df = ONE.assign(TIME=time)
+    assert hours(df) == (pytest.approx([0.0, last]), f"hours since the subject's first record, from dates, read as {words}")
+    found = nm.check(df, MODEL)
+    assert list(found["code"]) == codes
+    for text in found["what"]:
+        assert "TIME are read as month/day/year, first '01/02/2024 08:00'" in text
+    # an order is the column's, whoever else is in it: the same dates of another subject do not change by a third one's
+    other = pd.concat([df, df.assign(ID=2, TIME=["2024-02-01", "2024-02-02"])])
+    assert hours(other)[0][:2] == pytest.approx([0.0, last])
+
+
+@pytest.mark.parametrize("dates", [["13/02/2024", "02/13/2024"], ["01.02.2024", "01/31/2024"], ["01.31.2024", "01.02.2024"]])
+@pytest.mark.parametrize("column", ["TIME", "DATE"])
+def test_dates_in_two_orders_are_an_error(dates, column):
+    found = nm.check(ONE.assign(**{"TIME": "08:00", column: dates}), MODEL)
+    assert list(found["code"]) == ["E149"]
+    assert "have the day first in" in found["what"][0] and "the month first in" in found["what"][0] and column in found["what"][0]
+
+
+def test_a_date_column_of_stated_order_holds_no_other():
+    assert hours(ONE.assign(TIME="08:00", DAT1=["01/02/2024", "02/02/2024"]))[0] == [0.0, 24.0]
+    found = nm.check(ONE.assign(TIME="08:00", DAT1=["01/02/2024", "01/31/2024"]), MODEL)
+    assert list(found["code"]) == ["E104"] and "first '01/31/2024'" in found["what"][0]
 
 
 def test_a_date_beside_numbers_is_left_alone():

@@ -68,6 +68,13 @@ def test_the_users_own_ids_find_the_fits_rows(others):
         nm.predict(fit, ONE.assign(ID=2), eta=fit)
 
 
+def test_white_space_around_ids_is_the_users():
+    df = pd.concat([ONE.assign(ID=who) for who in (" 1 ", "2 ", "10")])
+    fit = nm.evaluate(BOLUS, df, nm.FOCE())
+    assert list(fit.eta.index) == [" 1 ", "2 ", "10"]
+    assert len(df.merge(fit.individual, left_on="ID", right_index=True)) == len(df)
+
+
 @pytest.mark.parametrize("who", [2**63 + 1, "12345678901234567890", 10**20])
 def test_ids_of_many_digits_are_labels(who, tmp_path):
     df = ONE.assign(ID=pd.Series([who] * 2, dtype="uint64" if who == 2**63 + 1 else object))

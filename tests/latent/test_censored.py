@@ -125,6 +125,9 @@ def test_unusable_limits_are_findings():
     assert list(found["code"]) == ["E138", "W214"] and found["rows"].iloc[0] == [2]
     assert list(nm.check(data(), Decay(), blq="M1")["code"]) == ["W209"]
     assert nm.check(data(), Decay()).empty
+    logs = data(DV=[0.7, 0.4, -1.5, 0.1, 2.0], LIMIT=np.nan)
+    assert list(nm.check(logs, Decay())["code"]) == ["W214"]
+    assert nm.check(logs.assign(DV=[-0.7, 0.4, -1.5, 0.1, 2.0]), Decay()).empty
     with pytest.raises(nm.DataError, match=r"blq=: .*M2.*M3"):
         subjects("M2")
 

@@ -389,6 +389,17 @@ def test_loaded_fits_are_compared_on_data_given(fit, path):
         nm.compare([loaded], data=data[data["ID"] != 1], progress=False)
 
 
+def test_data_given_to_a_comparison_are_never_ignored(fit):
+    data = examples()["theophylline"].data
+    exact = nm.Quadrature(nodes=3)
+    wanted = nm.compare({"own": fit}, exact, progress=False)
+    pd.testing.assert_frame_equal(nm.compare({"own": fit}, exact, data=data, progress=False), wanted)
+    with pytest.raises(nm.NlmefitError, match=r"`own` was fitted to other data .* nm\.log_marginal"):
+        nm.compare({"own": fit}, exact, data=data[data["ID"] < 3], progress=False)
+    with pytest.raises(nm.DataError, match="must be a DataFrame"):
+        nm.compare({"own": fit}, exact, data=3, progress=False)
+
+
 @pytest.mark.parametrize("given", [3, "a", None, [], {}, [1]])
 def test_what_cannot_be_compared(given):
     with pytest.raises(nm.NlmefitError, match="compare takes"):
