@@ -15,7 +15,7 @@ from nlmefit.core.keys import Key, jax_key
 from nlmefit.core.options import check_truth, check_whole
 from nlmefit.core.progress import Progress
 from nlmefit.data.subjects import Subjects
-from nlmefit.estimate.draws import generator
+from nlmefit.estimate.random_numbers import generator
 from nlmefit.results.fit import Fit
 
 

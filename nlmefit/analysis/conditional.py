@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpyro.diagnostics import effective_sample_size
 
-from nlmefit.estimate.draws import generator
 from nlmefit.estimate.mcmc.nuts import Draws
-from nlmefit.estimate.modes.modes import modes
+from nlmefit.estimate.modes.subject_modes import modes
 from nlmefit.estimate.posterior import AbstractPosterior
 from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.random_numbers import generator
 from nlmefit.estimate.referee.importance import BLOCK, DEGREES, Proposal, Weights, sample, sample_around
 from nlmefit.estimate.referee.psis import BELIEVABLE
 from nlmefit.estimate.start import check_start

@@ -19,8 +19,8 @@ from nlmefit.data.subjects import Subjects
 from nlmefit.estimate.method import AbstractMethod, Found
 from nlmefit.estimate.problem import Problem
 from nlmefit.generative.capability import AbstractGenerative
-from nlmefit.generative.method import AbstractTrainer, GenerativeFit, methods_of
 from nlmefit.generative.rows import Samples
+from nlmefit.generative.trainer import AbstractTrainer, GenerativeFit, methods_of
 from nlmefit.latent.model import AbstractLatentModel
 from nlmefit.population.latent import PopulationModel
 from nlmefit.population.model import Model

@@ -16,7 +16,7 @@ from nlmefit.core.keys import Key, jax_key
 from nlmefit.core.options import check_whole
 from nlmefit.core.shown import html
 from nlmefit.estimate.mcmc.nuts import Draws
-from nlmefit.estimate.modes.modes import modes
+from nlmefit.estimate.modes.subject_modes import modes
 from nlmefit.estimate.problem import Problem
 from nlmefit.latent.model import AbstractLatentModel
 from nlmefit.population.model import Model

@@ -16,10 +16,10 @@ from nlmefit.core.progress import Progress
 from nlmefit.core.shown import html
 from nlmefit.data.subjects import Subjects
 from nlmefit.diagnostics import influence, npde, residuals, shrinkage
-from nlmefit.diagnostics.problem import bound, own_or_given
+from nlmefit.diagnostics.fit_problem import bound, own_or_given
 from nlmefit.diagnostics.time_after_dose import time_after_dose
 from nlmefit.estimate.modes.interaction import interaction_note
-from nlmefit.estimate.modes.modes import modes
+from nlmefit.estimate.modes.subject_modes import modes
 from nlmefit.estimate.observations import Order
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee import predictive

@@ -30,16 +30,16 @@ from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from nlmefit.core.backend import compiled
-from nlmefit.estimate import draws as standard
+from nlmefit.estimate import random_numbers
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.modes import map as posterior_mode
 from nlmefit.estimate.modes.fo import FO
 from nlmefit.estimate.modes.foce import FOCE
 from nlmefit.estimate.modes.laplace import Laplace
 from nlmefit.estimate.modes.marginal_likelihood import AbstractMarginalLikelihood
-from nlmefit.estimate.modes.modes import modes
 from nlmefit.estimate.modes.objective import Objective
 from nlmefit.estimate.modes.quadrature import Quadrature
+from nlmefit.estimate.modes.subject_modes import modes
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee.psis import khat
 from nlmefit.results.saved import SavedMethod
@@ -159,7 +159,7 @@ def left_out_density(
     if not np.all(np.isfinite(covariance)):
         return LeftOutDensity(np.full(problem.size, np.nan), np.full(problem.size, np.nan))
     values, vectors = np.linalg.eigh(covariance)
-    points = u + standard.generator(key).standard_normal((draws, len(u))) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
+    points = u + random_numbers.generator(key).standard_normal((draws, len(u))) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
     log_density = np.empty((draws, problem.size))
     for k, point in enumerate(points):
         line.stage(f"likelihood of every subject at draw {k + 1} of {draws} of the parameters")

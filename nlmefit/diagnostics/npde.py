@@ -25,9 +25,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.special import ndtri
 
-from nlmefit.diagnostics.problem import discrete
+from nlmefit.diagnostics.fit_problem import discrete
 from nlmefit.diagnostics.residuals import by_subject, symmetric_inverse_root
-from nlmefit.estimate import draws as standard
+from nlmefit.estimate import random_numbers
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.observations import Order, Part
 from nlmefit.estimate.problem import Problem
@@ -60,7 +60,7 @@ class Intervals(NamedTuple):
 def npde(problem: Problem, u: Float[np.ndarray, " p"], draws: int, order: Order, key: Array, line: Reporter) -> Errors:
     """At theta(u), from `draws` simulated data sets, of which there must be more than a subject has observations."""
     simulating, placing = jax.random.split(key)
-    rng = standard.generator(placing)
+    rng = random_numbers.generator(placing)
     continuous = ~discrete(problem, u)[order.site]
     hidden = _hidden(problem, order)
     found = Errors(*(np.full(len(order.place), np.nan) for _ in Errors._fields))

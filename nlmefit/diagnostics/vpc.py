@@ -34,8 +34,8 @@ from nlmefit.core.progress import Progress
 from nlmefit.core.shown import html
 from nlmefit.data.subjects import Subjects
 from nlmefit.diagnostics.bins import bin_edges
+from nlmefit.diagnostics.fit_problem import bound, discrete, own_or_given
 from nlmefit.diagnostics.percentiles import Group
-from nlmefit.diagnostics.problem import bound, discrete, own_or_given
 from nlmefit.diagnostics.time_after_dose import time_after_dose
 from nlmefit.estimate.observations import Order
 from nlmefit.estimate.problem import Problem

@@ -5,7 +5,7 @@
 from .networks import MLP as MLP
 from .capability import NotTractableError as NotTractableError
 from .maximum_likelihood import MaximumLikelihood as MaximumLikelihood
-from .method import GenerativeFit as GenerativeFit
+from .trainer import GenerativeFit as GenerativeFit
 from .training import Training as Training
 
 # Linear Gaussian models

@@ -12,15 +12,15 @@ from nlmefit.core.typing import Scalar, Theta
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites
 from nlmefit.estimate.method import Found, Kind, Reporter
-from nlmefit.estimate.modes import closed_form
+from nlmefit.estimate.modes import exact as closed_form
 from nlmefit.estimate.modes.marginal_likelihood import AbstractMarginalLikelihood, check_covariance
-from nlmefit.estimate.modes.modes import posterior_mode
 from nlmefit.estimate.modes.objective import Contributions
+from nlmefit.estimate.modes.subject_modes import posterior_mode
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.capability import AbstractDensity
-from nlmefit.generative.method import AbstractTrainer, methods_of
+from nlmefit.generative.trainer import AbstractTrainer, methods_of
 from nlmefit.generative.training import Training
 from nlmefit.latent.model import AbstractExact, AbstractLatentModel
 

@@ -14,14 +14,14 @@ from nlmefit.core.errors import MethodError, ModelError, NlmefitError
 from nlmefit.core.keys import jax_key
 from nlmefit.core.typing import Theta
 from nlmefit.core.versions import VERSIONED, package_version
-from nlmefit.estimate import draws as standard
+from nlmefit.estimate import random_numbers
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee.importance import sample
 from nlmefit.latent.model import AbstractLatentModel
 from nlmefit.latent.program import observed_sites
 from nlmefit.latent.programs import program
-from nlmefit.results.draws import Sample, approximated, of_chains, proposals_at
+from nlmefit.results.joint_draws import Sample, approximated, of_chains, proposals_at
 from nlmefit.results.record import FitRecord
 
 try:
@@ -145,7 +145,7 @@ def _program(model: AbstractLatentModel) -> Any:
 
 def _marginal(problem: Problem, drawn: Sample, inner: int, key: Array) -> Float[np.ndarray, "c d N"]:
     """log p(y_i | theta) of every draw, by importance sampling around the modes at that theta."""
-    rng = standard.generator(key)
+    rng = random_numbers.generator(key)
     u = _by_draw(drawn.u)
     proposals = proposals_at(problem, u) if drawn.proposals is None else drawn.proposals
     found = [sample(problem, at, p, rng, inner).log_likelihood for at, p in zip(u, proposals, strict=True)]

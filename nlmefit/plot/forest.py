@@ -21,8 +21,8 @@ from nlmefit.plot.differences import EQUIVALENCE, ratio_axis
 from nlmefit.plot.legend import legend_below
 from nlmefit.plot.subject import title_of
 from nlmefit.population.model import Model
-from nlmefit.results.draws import has_covariance, parameters
 from nlmefit.results.fit import Fit
+from nlmefit.results.joint_draws import has_covariance, parameters
 
 FEW = 5
 """Values of a covariate that are each shown."""

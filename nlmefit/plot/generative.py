@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 
 from nlmefit.core.errors import DataError, NlmefitError
 from nlmefit.generative.capability import AbstractGenerative
-from nlmefit.generative.method import GenerativeFit
 from nlmefit.generative.rows import matrix
+from nlmefit.generative.trainer import GenerativeFit
 from nlmefit.plot import style
 from nlmefit.results.fit import Fit
 

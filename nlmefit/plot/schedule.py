@@ -13,7 +13,7 @@ from matplotlib.ticker import LogFormatterMathtext, LogLocator
 from nlmefit.core.errors import NlmefitError
 from nlmefit.generative.diffusion.diffusion import AbstractDiffusion
 from nlmefit.generative.diffusion.schedule import AbstractSchedule
-from nlmefit.generative.method import GenerativeFit
+from nlmefit.generative.trainer import GenerativeFit
 from nlmefit.plot import style
 from nlmefit.plot.generative import CLASSES
 from nlmefit.plot.legend import legend_below

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from nlmefit.core.errors import NlmefitError
-from nlmefit.generative.method import GenerativeFit
+from nlmefit.generative.trainer import GenerativeFit
 from nlmefit.plot import style
 from nlmefit.plot.generative import name_of
 from nlmefit.plot.legend import legend_below

@@ -10,9 +10,9 @@ from nlmefit.core import archive
 from nlmefit.core.errors import ModelError, NlmefitError
 from nlmefit.declare.model import AbstractModel
 from nlmefit.generative.capability import AbstractGenerative
-from nlmefit.generative.method import GenerativeFit
 from nlmefit.generative.serialization import own_names
 from nlmefit.generative.serialization import restored as restored_model
+from nlmefit.generative.trainer import GenerativeFit
 from nlmefit.latent.model import AbstractLatentModel
 from nlmefit.results.fit import Fit
 from nlmefit.results.saved import SavedModel

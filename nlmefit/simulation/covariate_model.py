@@ -14,9 +14,9 @@ from nlmefit.core.keys import Key, jax_key
 from nlmefit.core.options import check_whole
 from nlmefit.core.shown import html
 from nlmefit.data.frames import as_pandas
-from nlmefit.estimate.draws import generator
+from nlmefit.estimate.random_numbers import generator
 from nlmefit.generative.capability import AbstractSampler
-from nlmefit.generative.method import GenerativeFit
+from nlmefit.generative.trainer import GenerativeFit
 
 LEVELS = 40
 """Values of a category that are too many to be one."""

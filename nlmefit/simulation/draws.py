@@ -16,8 +16,8 @@ from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.problem import Problem
 from nlmefit.population.latent import PopulationModel
 from nlmefit.population.model import Model
-from nlmefit.results.draws import approximated, has_covariance, of_chains, parameters
 from nlmefit.results.fit import Fit
+from nlmefit.results.joint_draws import approximated, has_covariance, of_chains, parameters
 from nlmefit.simulation.given_effects import known, of_fit
 
 Effects = Literal["population", "individual", "mode", "typical"]

@@ -24,8 +24,8 @@ from nlmefit.core.typing import Theta
 from nlmefit.data.regimen import Regimen
 from nlmefit.data.subjects import Subjects
 from nlmefit.estimate.coordinates import Coordinates
-from nlmefit.estimate.draws import generator
 from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.random_numbers import generator
 from nlmefit.latent.model import AbstractLatentModel
 from nlmefit.latent.programs import program
 from nlmefit.population.model import Model

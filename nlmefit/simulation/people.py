@@ -14,7 +14,7 @@ from nlmefit.data.frames import if_table
 from nlmefit.data.needs import Needs, needs_of
 from nlmefit.data.reading import Reading
 from nlmefit.data.subjects import Subjects
-from nlmefit.estimate.draws import generator
+from nlmefit.estimate.random_numbers import generator
 from nlmefit.population.model import Model
 from nlmefit.results.fit import Fit
 from nlmefit.simulation.covariate_model import CovariateModel

@@ -23,9 +23,9 @@ from nlmefit.data.subjects import Subjects
 from nlmefit.estimate.problem import Problem
 from nlmefit.population.latent import PopulationModel
 from nlmefit.population.model import Model
+from nlmefit.simulation.as_records import written
 from nlmefit.simulation.outputs import showing
 from nlmefit.simulation.replicates import Piece, pieces, random_effects
-from nlmefit.simulation.written import written
 
 LARGEST_FRAME = 50_000_000
 """Rows of a DataFrame beyond which it is refused."""

@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.estimate.draws import matched
+from nlmefit.estimate.random_numbers import matched
 from nlmefit.generative.diffusion.denoising import denoising_error
 from nlmefit.generative.diffusion.noising import noise, reverse, signal, transition
 from nlmefit.generative.rows import Samples

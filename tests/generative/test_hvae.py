@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 import nlmefit as nm
 from nlmefit import generative as gen
-from nlmefit.estimate.draws import matched
+from nlmefit.estimate.random_numbers import matched
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.variational.decoder import Networks
 

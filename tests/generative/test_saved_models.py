@@ -24,8 +24,8 @@ from nlmefit.generative.diffusion.reverse_time import AbstractWrapped
 from nlmefit.generative.diffusion.schedule import AbstractSchedule
 from nlmefit.generative.energy.energy import AbstractEnergy
 from nlmefit.generative.flows.coupling_layers import AbstractCoupling
-from nlmefit.generative.method import AbstractTrainer
 from nlmefit.generative.serialization import content, own_names, restored
+from nlmefit.generative.trainer import AbstractTrainer
 from nlmefit.generative.transport.couplings import AbstractSourceCoupling
 from nlmefit.generative.transport.neural_ode import AbstractSolver
 from nlmefit.generative.variational.likelihood import AbstractLikelihood

@@ -11,7 +11,7 @@ import nlmefit as nm
 from nlmefit import generative as gen
 from nlmefit.core import gaussian
 from nlmefit.estimate.coordinates import Coordinates
-from nlmefit.estimate.draws import matched
+from nlmefit.estimate.random_numbers import matched
 from nlmefit.estimate.variational import wake_sleep
 from nlmefit.generative.rows import Samples
 from nlmefit.generative.variational import vae

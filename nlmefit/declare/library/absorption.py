@@ -21,7 +21,7 @@ from typing import Any, Literal, final
 
 from nlmefit.core.errors import ModelError
 from nlmefit.declare.dynamics import Route
-from nlmefit.declare.library.arguments import check_flag, check_one_of
+from nlmefit.declare.library.checks import check_flag, check_one_of
 
 
 class AbstractAbsorption(abc.ABC):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from nlmefit.declare.library.absorption import Absorption, absorption_value
-from nlmefit.declare.library.arguments import check_flag
+from nlmefit.declare.library.checks import check_flag
 from nlmefit.declare.library.pharmacokinetics import AbstractPharmacokinetics
 
 

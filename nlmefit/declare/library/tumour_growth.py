@@ -6,7 +6,7 @@ from typing import Any, Literal, final
 
 import jax.numpy as jnp
 
-from nlmefit.declare.library.arguments import check_one_of
+from nlmefit.declare.library.checks import check_one_of
 from nlmefit.declare.library.pharmacodynamics import AbstractPharmacodynamics, check_pk
 from nlmefit.declare.library.pharmacokinetics import AbstractPharmacokinetics
 

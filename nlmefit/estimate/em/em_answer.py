@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from nlmefit.estimate.draws import generator
 from nlmefit.estimate.em import em
 from nlmefit.estimate.method import Found
-from nlmefit.estimate.modes.modes import modes
 from nlmefit.estimate.modes.objective import Contributions
+from nlmefit.estimate.modes.subject_modes import modes
 from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.random_numbers import generator
 from nlmefit.estimate.referee.importance import DEGREES, Proposal, Weights, sample_around
 from nlmefit.estimate.referee.psis import BELIEVABLE
 from nlmefit.estimate.spectrum import smallest

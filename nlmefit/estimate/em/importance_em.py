@@ -13,14 +13,14 @@ from jaxtyping import Array
 
 from nlmefit.core.errors import MethodError
 from nlmefit.core.options import check_whole
-from nlmefit.estimate.draws import Sequence, generator, matched
 from nlmefit.estimate.em import em
 from nlmefit.estimate.em.em_answer import answer
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
 from nlmefit.estimate.modes.marginal_likelihood import check_covariance
-from nlmefit.estimate.modes.modes import modes
+from nlmefit.estimate.modes.subject_modes import modes
 from nlmefit.estimate.posterior import Weighted
 from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.random_numbers import Sequence, generator, matched
 from nlmefit.estimate.referee.importance import DEGREES, Mixture, Proposal, defended, sample
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.estimate.start import check_support

@@ -17,13 +17,13 @@ import numpy as np
 from jaxtyping import Array
 
 from nlmefit.core.options import check_whole
-from nlmefit.estimate.draws import generator
 from nlmefit.estimate.em import em
 from nlmefit.estimate.em.em_answer import answer
 from nlmefit.estimate.em.metropolis import Chains, Moved, adapted, sweep
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
 from nlmefit.estimate.modes.marginal_likelihood import check_covariance
 from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.random_numbers import generator
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.estimate.start import check_support
 

@@ -26,7 +26,7 @@ from nlmefit.estimate.mcmc.mixing import described, have_mixed, judge_chains
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
 from nlmefit.estimate.modes import search
 from nlmefit.estimate.modes.laplace import Laplace
-from nlmefit.estimate.modes.modes import modes
+from nlmefit.estimate.modes.subject_modes import modes
 from nlmefit.estimate.posterior import AbstractPosterior
 from nlmefit.estimate.prior import check_prior, prior_note
 from nlmefit.estimate.problem import Problem

@@ -21,7 +21,7 @@ from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites
 from nlmefit.estimate.factor import factorize, solve
 from nlmefit.estimate.method import Found, Reporter
-from nlmefit.estimate.modes import closed_form
+from nlmefit.estimate.modes import exact as closed_form
 from nlmefit.estimate.modes.empirical_bayes import Mode, find_mode, find_mode_by_expansion
 from nlmefit.estimate.modes.marginal_likelihood import AbstractMarginalLikelihood
 from nlmefit.estimate.modes.objective import Contributions

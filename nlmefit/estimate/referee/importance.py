@@ -16,7 +16,7 @@ from scipy.special import logsumexp
 
 from nlmefit.core.backend import compiled
 from nlmefit.core.typing import Theta
-from nlmefit.estimate import draws
+from nlmefit.estimate import random_numbers
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites, log_joint
 from nlmefit.estimate.posterior import Weighted
@@ -57,19 +57,19 @@ class Proposal(NamedTuple):
         root = np.linalg.cholesky(np.where(finite[:, None, None], hessian, np.eye(q)))
         return cls(np.where(finite[:, None], mode, 0.0), np.swapaxes(np.linalg.inv(root), 1, 2), df)
 
-    def draw(self, rng: np.random.Generator, count: int, sequence: draws.Sequence = "random") -> "Drawn":
+    def draw(self, rng: np.random.Generator, count: int, sequence: random_numbers.Sequence = "random") -> "Drawn":
         """`count` draws by subject, with log q at each."""
         size, q = self.center.shape
-        x = draws.normal(rng, count, size, q, sequence)
-        x = x if np.isinf(self.df) else draws.student(rng, x, self.df)
+        x = random_numbers.normal(rng, count, size, q, sequence)
+        x = x if np.isinf(self.df) else random_numbers.student(rng, x, self.df)
         volume = np.linalg.slogdet(self.scale)[1] if q else np.zeros(size)
-        return Drawn(self.center + np.einsum("nij,knj->kni", self.scale, x), draws.log_density(x, self.df) - volume)
+        return Drawn(self.center + np.einsum("nij,knj->kni", self.scale, x), random_numbers.log_density(x, self.df) - volume)
 
     def log_density(self, points: Float[np.ndarray, "K N q"]) -> Float[np.ndarray, "K N"]:
         """log q at any points."""
         x = np.linalg.solve(self.scale, (points - self.center)[..., None])[..., 0]
         volume = np.linalg.slogdet(self.scale)[1] if self.center.shape[1] else np.zeros(len(self.center))
-        return draws.log_density(x, self.df) - volume
+        return random_numbers.log_density(x, self.df) - volume
 
 
 class Mixture(NamedTuple):
@@ -78,7 +78,7 @@ class Mixture(NamedTuple):
     parts: tuple[Proposal, ...]
     shares: tuple[float, ...]
 
-    def draw(self, rng: np.random.Generator, count: int, sequence: draws.Sequence = "random") -> "Drawn":
+    def draw(self, rng: np.random.Generator, count: int, sequence: random_numbers.Sequence = "random") -> "Drawn":
         """`count` draws by subject, with the mixture's log density at each."""
         ends = np.round(np.cumsum([0.0, *self.shares]) * count).astype(int)
         sizes = [int(k) for k in np.diff(ends)]
@@ -134,7 +134,7 @@ def sample(
     proposal: Proposal | Mixture,
     rng: np.random.Generator,
     count: int,
-    sequence: draws.Sequence = "random",
+    sequence: random_numbers.Sequence = "random",
 ) -> Weights:
     """`count` weighted points of every subject at u. A point at which the density is no number has weight 0."""
     drawn = proposal.draw(rng, count, sequence)

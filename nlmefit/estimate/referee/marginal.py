@@ -10,10 +10,10 @@ from scipy.special import logsumexp
 
 from nlmefit.core.errors import MethodError
 from nlmefit.core.options import check_whole
-from nlmefit.estimate import draws
+from nlmefit.estimate import random_numbers
 from nlmefit.estimate.method import Kind, Reporter
-from nlmefit.estimate.modes.modes import modes
 from nlmefit.estimate.modes.quadrature import Quadrature, grid
+from nlmefit.estimate.modes.subject_modes import modes
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee.importance import DEGREES, Proposal, Weights, joint_in_blocks, sample_around
 from nlmefit.estimate.referee.psis import BELIEVABLE
@@ -83,7 +83,7 @@ def marginal(problem: Problem, u: np.ndarray, referee: Referee, key: Array, prog
     progress.stage("finding modes")
     found = modes(problem, u)
     proposal = Proposal.at_modes(found.z, found.hessian, referee.df)
-    rng, count = draws.generator(key), referee.draws
+    rng, count = random_numbers.generator(key), referee.draws
     while True:
         progress.stage(f"{count} draws")
         weights = sample_around(problem, u, proposal, rng, count)

@@ -11,12 +11,12 @@ from scipy.special import ndtr
 from nlmefit.core.backend import compiled
 from nlmefit.core.errors import MethodError
 from nlmefit.core.typing import Theta
-from nlmefit.estimate import draws
+from nlmefit.estimate import random_numbers
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites
 from nlmefit.estimate.method import Reporter
 from nlmefit.estimate.modes.laplace import Laplace
-from nlmefit.estimate.modes.modes import modes
+from nlmefit.estimate.modes.subject_modes import modes
 from nlmefit.estimate.observations import Order, Steps, mean, places, rows, through, variance
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee.sequential_importance import SequentialImportance, by_importance
@@ -39,9 +39,9 @@ def one_step_ahead(
     if not isinstance(method, SequentialImportance):
         raise MethodError(f"the method must be nm.SequentialImportance(draws=...) or nm.Laplace(), got {method!r}.")
     drawing, randomising = jax.random.split(key)
-    found = _long(by_importance(problem, u, method.draws, order, scored, draws.generator(drawing), line), order)
+    found = _long(by_importance(problem, u, method.draws, order, scored, random_numbers.generator(drawing), line), order)
     interval = _discrete(problem, u, order.sites)[order.site] | _censored(problem, order)
-    part = draws.generator(randomising).uniform(size=len(order.place)) * interval
+    part = random_numbers.generator(randomising).uniform(size=len(order.place)) * interval
     return found | {"pit": np.clip(found["pit"] - part * np.exp(found["log_predictive"]), 0.0, 1.0)}
 
 

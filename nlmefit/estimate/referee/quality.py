@@ -19,10 +19,10 @@ import pandas as pd
 from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
-from nlmefit.estimate.draws import generator
 from nlmefit.estimate.method import Reporter
-from nlmefit.estimate.modes.modes import modes
+from nlmefit.estimate.modes.subject_modes import modes
 from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.random_numbers import generator
 from nlmefit.estimate.referee.importance import DEGREES, Proposal, Weights, joint_in_blocks, sample
 
 MOST_POINTS = 4000

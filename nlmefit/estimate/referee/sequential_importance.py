@@ -22,11 +22,11 @@ from scipy.special import logsumexp
 from nlmefit.core.backend import compiled
 from nlmefit.core.options import check_whole
 from nlmefit.core.typing import Theta
-from nlmefit.estimate import draws
+from nlmefit.estimate import random_numbers
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites
 from nlmefit.estimate.method import Reporter
-from nlmefit.estimate.modes.modes import modes
+from nlmefit.estimate.modes.subject_modes import modes
 from nlmefit.estimate.observations import Order, Steps, cdf, log_prob, mean, places, rows, through, variance
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee.importance import BLOCK, DEGREES, Proposal
@@ -157,12 +157,12 @@ def calibrated(
     basis = a @ vectors * np.where(kept, 1 / np.sqrt(np.where(kept, values, 1.0)), 0.0)[:, None, :]
     factor = np.maximum(1.0 - np.einsum("nkr,nr->nk", basis, basis.sum(axis=1)), LEAST_FACTOR)
     factor /= factor.mean(axis=1, keepdims=True)
-    return draws.log_density(points, np.inf).T - mixture + np.log(factor), basis
+    return random_numbers.log_density(points, np.inf).T - mixture + np.log(factor), basis
 
 
 def _log_density(proposal: Proposal, points: Float[np.ndarray, "K N q"]) -> Float[np.ndarray, "K N"]:
     x = np.einsum("nij,knj->kni", np.linalg.inv(proposal.scale), points - proposal.center)
-    return draws.log_density(x, proposal.df) - (np.linalg.slogdet(proposal.scale)[1] if points.shape[-1] else 0.0)
+    return random_numbers.log_density(x, proposal.df) - (np.linalg.slogdet(proposal.scale)[1] if points.shape[-1] else 0.0)
 
 
 @program

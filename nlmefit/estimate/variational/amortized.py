@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from nlmefit.core.errors import MethodError
 from nlmefit.core.options import check_whole
-from nlmefit.estimate import draws
+from nlmefit.estimate import random_numbers
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee.importance import Proposal, Weights, joint, sample
@@ -248,7 +248,7 @@ class _Fit:
 
     def _bound(self, u: np.ndarray, q: Proposal) -> Weights:
         """Fresh draws, the same standard ones for every q: the mean of `log` is the bound."""
-        return sample(self.problem, u, q, draws.generator(self.keys["bound"]), FRESH)
+        return sample(self.problem, u, q, random_numbers.generator(self.keys["bound"]), FRESH)
 
     def _seen(self, u: np.ndarray, summaries: np.ndarray) -> Seen:
         """The real records, and a thousand simulated ones where such were trained on."""

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from nlmefit.core.errors import MethodError
-from nlmefit.estimate import draws
+from nlmefit.estimate import random_numbers
 from nlmefit.estimate.posterior import AbstractPosterior, Gaussian
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee.importance import DEGREES, Proposal, Weights, sample
@@ -83,12 +83,12 @@ class Encoded(AbstractPosterior):
         )
 
     def draws(self, key: Array, count: int) -> Float[np.ndarray, "count N q"]:
-        return Proposal(self.mean, self.scale, np.inf).draw(draws.generator(key), count).points
+        return Proposal(self.mean, self.scale, np.inf).draw(random_numbers.generator(key), count).points
 
     def corrected(self, key: Array, count: int = FRESH, df: float = DEGREES) -> Weights:
         """Importance sampling with a multivariate t around q as the proposal: `.posterior` is p(z | y_i, theta) but for Monte
         Carlo error, `.log_likelihood` with `.mc_se` its normalising constant; `.ess` and `.khat` say whether to believe them."""
-        return sample(self.problem, self.u, Proposal(self.mean, self.scale, df), draws.generator(key), count)
+        return sample(self.problem, self.u, Proposal(self.mean, self.scale, df), random_numbers.generator(key), count)
 
 
 @final

@@ -25,15 +25,15 @@ from nlmefit.core.errors import MethodError
 from nlmefit.core.typing import Scalar, Theta
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites, log_joint
-from nlmefit.estimate.draws import generator, matched
-from nlmefit.estimate.draws import log_density as standard_log_density
 from nlmefit.estimate.method import Found, Kind, Reporter
 from nlmefit.estimate.modes.empirical_bayes import Mode, expand, find_mode
 from nlmefit.estimate.modes.marginal_likelihood import AbstractMarginalLikelihood, check_covariance
-from nlmefit.estimate.modes.modes import posterior_mode
 from nlmefit.estimate.modes.objective import Contributions, Objective
+from nlmefit.estimate.modes.subject_modes import posterior_mode
 from nlmefit.estimate.posterior import AbstractPosterior, Gaussian
 from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.random_numbers import generator, matched
+from nlmefit.estimate.random_numbers import log_density as standard_log_density
 from nlmefit.estimate.referee.importance import Drawn, joint_in_blocks
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.estimate.status import Status

@@ -25,8 +25,8 @@ from nlmefit.core.errors import MethodError
 from nlmefit.core.typing import Scalar, Theta
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites, log_joint
-from nlmefit.estimate.draws import matched
 from nlmefit.estimate.problem import Problem
+from nlmefit.estimate.random_numbers import matched
 from nlmefit.estimate.variational.encoder import Reader
 from nlmefit.latent.model import AbstractLatentModel
 from nlmefit.latent.programs import program

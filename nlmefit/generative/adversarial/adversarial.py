@@ -22,8 +22,8 @@ from nlmefit.estimate.status import Status
 from nlmefit.generative.adversarial.game import AbstractGame, Groups, JensenShannon
 from nlmefit.generative.adversarial.gan import GAN
 from nlmefit.generative.arguments import check_kinds
-from nlmefit.generative.method import AbstractTrainer
 from nlmefit.generative.rows import Samples
+from nlmefit.generative.trainer import AbstractTrainer
 from nlmefit.generative.training import (
     Course,
     Trained,

@@ -14,7 +14,7 @@ from nlmefit.core.typing import Scalar
 from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.diffusion.diffusion import Diffusion, held
 from nlmefit.generative.diffusion.noising import noise, signal
-from nlmefit.generative.method import AbstractTrainer
+from nlmefit.generative.trainer import AbstractTrainer
 from nlmefit.generative.training import Training
 from nlmefit.generative.variational.bound import dropped, stratified
 

@@ -17,7 +17,7 @@ from nlmefit.core.options import check_whole
 from nlmefit.core.typing import Scalar
 from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.energy.energy import AbstractEnergy
-from nlmefit.generative.method import AbstractTrainer
+from nlmefit.generative.trainer import AbstractTrainer
 from nlmefit.generative.training import Training
 
 Way = Literal["exact", "sliced", "denoising"]

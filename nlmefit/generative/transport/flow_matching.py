@@ -14,8 +14,8 @@ from nlmefit.core.options import check_whole
 from nlmefit.core.typing import Scalar
 from nlmefit.estimate.method import Reporter
 from nlmefit.generative.arguments import check_kinds
-from nlmefit.generative.method import AbstractTrainer
 from nlmefit.generative.rows import Samples
+from nlmefit.generative.trainer import AbstractTrainer
 from nlmefit.generative.training import Trained, Training, train
 from nlmefit.generative.transport.couplings import AbstractSourceCoupling, Independent, Joint
 from nlmefit.generative.transport.optimal_transport import path_energy

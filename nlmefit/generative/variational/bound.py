@@ -24,7 +24,7 @@ from nlmefit.estimate.referee.importance import Weights
 from nlmefit.estimate.referee.marginal import Marginal
 from nlmefit.generative.arguments import check_kinds
 from nlmefit.generative.capability import AbstractBounded, in_blocks
-from nlmefit.generative.method import AbstractTrainer
+from nlmefit.generative.trainer import AbstractTrainer
 from nlmefit.generative.training import Training
 
 ROWS = 256

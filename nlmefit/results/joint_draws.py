@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 from numpyro.distributions import biject_to
 
 from nlmefit.core.errors import MethodError
-from nlmefit.estimate import draws as standard
-from nlmefit.estimate.modes.modes import modes
+from nlmefit.estimate import random_numbers
+from nlmefit.estimate.modes.subject_modes import modes
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.referee.importance import DEGREES, Proposal
 from nlmefit.estimate.spectrum import spectrum
@@ -75,7 +75,7 @@ def parameters(fit: FitRecord, draws: int, key: Array) -> Float[np.ndarray, "d p
     center = np.asarray(fit.found.u, float)
     spread = spectrum(fit.uncertainty.unconstrained)
     root = spread.scale[:, None] * spread.vectors * np.sqrt(np.maximum(spread.values, 0.0))
-    return center + standard.generator(key).standard_normal((draws, len(center))) @ root.T
+    return center + random_numbers.generator(key).standard_normal((draws, len(center))) @ root.T
 
 
 def proposals_at(problem: Problem, u: Float[np.ndarray, "K p"]) -> list[Proposal]:
