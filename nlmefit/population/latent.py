@@ -37,7 +37,7 @@ from nlmefit.population.priors import between, block_name, latent_block, latent_
 from nlmefit.population.random_effects import flowed
 from nlmefit.population.record_wise import by_record, every_record
 from nlmefit.population.solver import goes_in_steps, solver_of, unsolvable
-from nlmefit.solve.amounts import Problem, steps
+from nlmefit.solve.amounts import Kinetics, steps
 from nlmefit.solve.amounts import amounts as solve
 from nlmefit.solve.choice import automatic, check_solver
 from nlmefit.solve.epochs import chosen
@@ -238,9 +238,9 @@ class PopulationModel(AbstractLatentModel):
         }
 
     def _amounts(self, inputs: Any, subject: Any, wanted: tuple[str, ...]) -> Float[Array, "n w"]:
-        return solve(self._problem(inputs, subject), self._solver, wanted)
+        return solve(self._kinetics(inputs, subject), self._solver, wanted)
 
-    def _problem(self, inputs: Any, subject: Any) -> Problem:
+    def _kinetics(self, inputs: Any, subject: Any) -> Kinetics:
         along = None
         doses = subject.doses
         if isinstance(inputs, tuple):
@@ -259,7 +259,7 @@ class PopulationModel(AbstractLatentModel):
             dosing.setdefault(place, {})[field] = value
         dynamics, p = self.model.specification.dynamics, inputs["p"]
         assert dynamics is not None
-        return Problem(
+        return Kinetics(
             dynamics,
             p,
             {place: Dosing(**fields) for place, fields in dosing.items()},
@@ -397,7 +397,7 @@ COST_OF_IMPLICIT = 4
 def _steps_of(model: PopulationModel) -> Callable[..., Any]:
     def one(theta: Theta, subject: Any) -> Any:
         inputs = model._inputs(theta, jnp.zeros(len(model.eta_names())), subject)
-        return steps(model._problem(inputs, subject), model.solver)  # type: ignore[arg-type]
+        return steps(model._kinetics(inputs, subject), model.solver)  # type: ignore[arg-type]
 
     return compiled(jax.vmap(one, in_axes=(None, 0)))
 

@@ -19,7 +19,7 @@ from nlmefit.declare.model import AbstractModel
 from nlmefit.declare.solver import AbstractSolver, AbstractStepping, ClosedForm, MatrixExponential
 from nlmefit.latent.distribution import mean_of
 from nlmefit.simulation.outputs import AbstractShowing, certain
-from nlmefit.solve.amounts import Problem, rate_matrix
+from nlmefit.solve.amounts import Kinetics, rate_matrix
 from nlmefit.solve.amounts import amounts as solve
 from nlmefit.solve.balance import integrals
 from nlmefit.solve.choice import automatic
@@ -92,24 +92,24 @@ class AreaModel(AbstractShowing):
     def _areas(self, theta: Theta, eta: Array, subject: Any) -> Float[Array, "n e"]:
         """By mass balance where amounts have a closed form and the predictions are linear in them, else as added states."""
         dynamics = WithAreas(self.own.model, self.of)
-        problem, solver = self._problem(dynamics, theta, eta, subject), self._solver(dynamics, subject)
+        kinetics, solver = self._kinetics(dynamics, theta, eta, subject), self._solver(dynamics, subject)
         own, count = self.own.model.specification.dynamics, dynamics.integrals
         inside = None
         if own is not None and isinstance(self.own._solver, ClosedForm) and isinstance(solver, MatrixExponential):
-            inside = integrals(replace(problem, dynamics=own))
+            inside = integrals(replace(kinetics, dynamics=own))
         if inside is not None:
-            system = rate_matrix(dynamics, problem.p)
+            system = rate_matrix(dynamics, kinetics.p)
             constant = jnp.zeros(count) if system.input is None else system.input[-count:]
             return inside @ system.matrix[-count:, :-count].T + (subject.time - _began(subject))[:, None] * constant
-        return solve(problem, solver, dynamics.compartments)[:, -count:]
+        return solve(kinetics, solver, dynamics.compartments)[:, -count:]
 
-    def _problem(self, dynamics: WithAreas, theta: Theta, eta: Array, subject: Any) -> Problem:
+    def _kinetics(self, dynamics: WithAreas, theta: Theta, eta: Array, subject: Any) -> Kinetics:
         model = self.own.model
         p = self.own._individual(theta, eta, subject, None, None)
-        problem = self.own._problem((theta, eta), subject) if model.specification.dynamics is not None else None
-        if problem is None:
-            return Problem(dynamics, p, {}, {}, eqx.tree_at(lambda s: s.doses, subject, None, is_leaf=lambda x: x is None))
-        return Problem(dynamics, p, problem.dosing, problem.initial, problem.subject, problem.along)
+        kinetics = self.own._kinetics((theta, eta), subject) if model.specification.dynamics is not None else None
+        if kinetics is None:
+            return Kinetics(dynamics, p, {}, {}, eqx.tree_at(lambda s: s.doses, subject, None, is_leaf=lambda x: x is None))
+        return Kinetics(dynamics, p, kinetics.dosing, kinetics.initial, kinetics.subject, kinetics.along)
 
     def _solver(self, dynamics: WithAreas, subject: Any) -> AbstractSolver:
         if isinstance(self.own.solver, AbstractStepping):

@@ -27,7 +27,7 @@ Parameters = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Problem:
+class Kinetics:
     """What has to be solved for one subject."""
 
     dynamics: AbstractDynamics
@@ -39,43 +39,43 @@ class Problem:
     """The parameters as a function of time and epoch, where covariates run linearly between records."""
 
 
-def amounts(problem: Problem, solver: AbstractSolver, wanted: Sequence[str]) -> Float[Array, "n w"]:
+def amounts(kinetics: Kinetics, solver: AbstractSolver, wanted: Sequence[str]) -> Float[Array, "n w"]:
     """A(t) of the wanted compartments at the subject's rows."""
-    names = problem.dynamics.compartments
+    names = kinetics.dynamics.compartments
     places = [names.index(name) for name in wanted]
     if not wanted:
-        return jnp.zeros((problem.subject.time.shape[0], 0))
-    coming, initial = prepared(problem)
-    dynamics, p, subject = problem.dynamics, problem.p, problem.subject
+        return jnp.zeros((kinetics.subject.time.shape[0], 0))
+    coming, initial = prepared(kinetics)
+    dynamics, p, subject = kinetics.dynamics, kinetics.p, kinetics.subject
     if isinstance(solver, ClosedForm):
         assert isinstance(dynamics, AbstractCompartments)
-        if superposes(problem, coming):
+        if superposes(kinetics, coming):
             return superposition.amounts(dynamics, p, coming, subject, places)
         return linear.amounts(partial(_closed_form, dynamics), p, coming, initial, subject)[:, jnp.asarray(places)]
     if isinstance(solver, MatrixExponential):
         found = linear.amounts(partial(rate_matrix, dynamics), p, coming, initial, subject, dynamics.integrals)
         return found[:, jnp.asarray(places)]
     assert isinstance(solver, AbstractStepping)
-    return _stepped(problem, solver, coming, initial)[0][:, jnp.asarray(places)]
+    return _stepped(kinetics, solver, coming, initial)[0][:, jnp.asarray(places)]
 
 
-def steps(problem: Problem, solver: AbstractStepping) -> Int[Array, ""]:
+def steps(kinetics: Kinetics, solver: AbstractStepping) -> Int[Array, ""]:
     """How many steps the subject takes; the most that the solver tries where it gives up."""
-    coming, initial = prepared(problem)
-    return _stepped(problem, solver, coming, initial)[1]
+    coming, initial = prepared(kinetics)
+    return _stepped(kinetics, solver, coming, initial)[1]
 
 
-def prepared(problem: Problem) -> tuple[Arrivals | None, Float[Array, " c"]]:
+def prepared(kinetics: Kinetics) -> tuple[Arrivals | None, Float[Array, " c"]]:
     """The subject's doses as they arrive, and its initial amounts."""
-    names, doses = problem.dynamics.compartments, problem.subject.doses
-    routes = problem.dynamics.routes(problem.p)
-    coming = None if doses is None else arrivals(names, problem.dosing, routes, doses)
-    return coming, jnp.stack([jnp.asarray(problem.initial.get(name, 0.0), float) for name in names])
+    names, doses = kinetics.dynamics.compartments, kinetics.subject.doses
+    routes = kinetics.dynamics.routes(kinetics.p)
+    coming = None if doses is None else arrivals(names, kinetics.dosing, routes, doses)
+    return coming, jnp.stack([jnp.asarray(kinetics.initial.get(name, 0.0), float) for name in names])
 
 
-def superposes(problem: Problem, coming: Arrivals | None) -> bool:
+def superposes(kinetics: Kinetics, coming: Arrivals | None) -> bool:
     """Whether the subject's amounts are a plain sum of its doses' responses."""
-    if not constant(problem.p) or problem.initial:
+    if not constant(kinetics.p) or kinetics.initial:
         return False
     return coming is None or coming.steady is None or coming.overlap <= 1
 
@@ -101,20 +101,20 @@ def rate_matrix(dynamics: AbstractDynamics, p: Parameters) -> linear.MatrixExpon
     return linear.MatrixExponential(matrix, rate)
 
 
-def _stepped(problem: Problem, solver: AbstractStepping, coming: Arrivals | None, initial: Any) -> tuple[Any, Any]:
+def _stepped(kinetics: Kinetics, solver: AbstractStepping, coming: Arrivals | None, initial: Any) -> tuple[Any, Any]:
     """Amounts at the rows, and the number of steps."""
     states = None
     if coming is not None and coming.steady is not None:
-        states = _steady_states(problem, solver, coming, initial)
-    line = timeline(problem.subject, coming, initial, states, stops=True)
-    by_group = problem.p if line.epoch is None else chosen(problem.p, line.epoch)
+        states = _steady_states(kinetics, solver, coming, initial)
+    line = timeline(kinetics.subject, coming, initial, states, stops=True)
+    by_group = kinetics.p if line.epoch is None else chosen(kinetics.p, line.epoch)
     gamma = None if coming is None or coming.transit is None else _gamma_input(coming, initial.shape[0])
 
     def derivative(t: Any, A: Any, group: Any) -> Any:
         p: Parameters = {name: v[group] if jnp.ndim(v) else v for name, v in by_group.items()}
-        if problem.along is not None:
-            p = problem.along(t, None if line.epoch is None else line.epoch[group])
-        rate = vector_field(problem.dynamics, t, A, p) + line.rate[group]
+        if kinetics.along is not None:
+            p = kinetics.along(t, None if line.epoch is None else line.epoch[group])
+        rate = vector_field(kinetics.dynamics, t, A, p) + line.rate[group]
         return rate if gamma is None else rate + gamma(t, line.segment[group])
 
     found = _solution(derivative, solver, line, initial, _to_come(coming, initial.shape[0]))
@@ -138,18 +138,18 @@ def _to_come(coming: Arrivals | None, size: int) -> Any:
     return jnp.max(jnp.where(into, coming.amount[:, None], 0.0), axis=0)
 
 
-def _steady_states(problem: Problem, solver: AbstractStepping, coming: Arrivals, initial: Any) -> tuple[Any, Any]:
+def _steady_states(kinetics: Kinetics, solver: AbstractStepping, coming: Arrivals, initial: Any) -> tuple[Any, Any]:
     """Amounts and inputs at the records of steady-state doses; parameters are those of the dose's record. Integrals are 0."""
     doses = steady_doses(coming)
-    integrals = problem.dynamics.integrals
+    integrals = kinetics.dynamics.integrals
     kept = initial.shape[0] - integrals
-    at_doses = problem.p if doses.epoch is None else chosen(problem.p, doses.epoch)
+    at_doses = kinetics.p if doses.epoch is None else chosen(kinetics.p, doses.epoch)
 
     def flow(line: Timeline, amounts: Any, given: tuple[Parameters, Any]) -> Any:
         p, start = given
 
         def derivative(t: Any, A: Any, group: Any) -> Any:
-            return vector_field(problem.dynamics, start + t, jnp.pad(A, (0, integrals)), p)[:kept] + line.rate[group]
+            return vector_field(kinetics.dynamics, start + t, jnp.pad(A, (0, integrals)), p)[:kept] + line.rate[group]
 
         return line.at_rows(_solution(derivative, solver, line, amounts).before)[0]
 

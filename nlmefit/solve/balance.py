@@ -8,23 +8,23 @@ from jaxtyping import Array, Float
 
 from nlmefit.declare.compartments import AbstractCompartments
 from nlmefit.solve import superposition
-from nlmefit.solve.amounts import Problem, prepared, superposes
+from nlmefit.solve.amounts import Kinetics, prepared, superposes
 from nlmefit.solve.arrivals import Arrivals
 
 
-def integrals(problem: Problem) -> Float[Array, "n c"] | None:
+def integrals(kinetics: Kinetics) -> Float[Array, "n c"] | None:
     """int A dt of every compartment from the subject's last reset to its rows; None where it has no closed form."""
-    dynamics, subject = problem.dynamics, problem.subject
+    dynamics, subject = kinetics.dynamics, kinetics.subject
     if not (isinstance(dynamics, AbstractCompartments) and dynamics.closed_form):
         return None
-    coming = prepared(problem)[0]
-    if not superposes(problem, coming) or (coming is not None and coming.steady is not None):
+    coming = prepared(kinetics)[0]
+    if not superposes(kinetics, coming) or (coming is not None and coming.steady is not None):
         return None
     size = len(dynamics.compartments)
     if coming is None:
         return jnp.zeros((*subject.time.shape, size))
-    left = superposition.amounts(dynamics, problem.p, coming, subject, range(size))
-    rates = superposition.disposition(dynamics, problem.p).matrix
+    left = superposition.amounts(dynamics, kinetics.p, coming, subject, range(size))
+    rates = superposition.disposition(dynamics, kinetics.p).matrix
     return jnp.linalg.solve(rates, (left - _arrived(coming, subject, size)).T).T
 
 

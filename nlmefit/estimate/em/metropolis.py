@@ -23,7 +23,7 @@ WANTED = 0.4
 """Acceptance of random walks that is steered for."""
 
 
-class Chains(NamedTuple):
+class MetropolisChains(NamedTuple):
     """C chains of every subject, and how they move."""
 
     z: Float[np.ndarray, "N C q"]
@@ -33,7 +33,7 @@ class Chains(NamedTuple):
     """Root of the covariance of the walks in all of them."""
 
     @classmethod
-    def started(cls, size: int, chains: int, q: int) -> "Chains":
+    def started(cls, size: int, chains: int, q: int) -> "MetropolisChains":
         return cls(np.zeros((size, chains, q)), np.full((size, q), 0.5), np.broadcast_to(0.5 * np.eye(q), (size, q, q)).copy())
 
 
@@ -49,7 +49,7 @@ class Moved(NamedTuple):
     """Mean of z z' (q, q)."""
 
 
-def sweep(problem: Problem, u: np.ndarray, chains: Chains, rng: np.random.Generator, times: int = 2) -> Moved:
+def sweep(problem: Problem, u: np.ndarray, chains: MetropolisChains, rng: np.random.Generator, times: int = 2) -> Moved:
     """`times` rounds of all proposals, from the chains' places."""
     size, count, q = chains.z.shape
     run, at, fixed = _sweep(problem.model), np.asarray(u), problem.fixed
@@ -65,13 +65,13 @@ def sweep(problem: Problem, u: np.ndarray, chains: Chains, rng: np.random.Genera
     return Moved(*problem.batches.map(one, state))
 
 
-def adapted(chains: Chains, moved: Moved, covariance: Float[np.ndarray, "N q q"], gain: float) -> Chains:
+def adapted(chains: MetropolisChains, moved: Moved, covariance: Float[np.ndarray, "N q q"], gain: float) -> MetropolisChains:
     """The chains after a sweep: walks longer where too much was accepted, and shaped like the posterior so far."""
     q = chains.z.shape[2]
     scale = chains.scale * np.exp(gain * (moved.accepted[:, 1 : q + 1] - WANTED))
     spread = covariance + 1e-6 * np.eye(q)
     root = np.linalg.cholesky(spread) * (2.38 / np.sqrt(max(q, 1)))
-    return Chains(moved.z, np.clip(scale, 1e-4, 10.0), root)
+    return MetropolisChains(moved.z, np.clip(scale, 1e-4, 10.0), root)
 
 
 @program

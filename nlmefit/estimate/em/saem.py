@@ -19,7 +19,7 @@ from jaxtyping import Array
 from nlmefit.core.options import check_whole
 from nlmefit.estimate.em import em
 from nlmefit.estimate.em.em_answer import answer
-from nlmefit.estimate.em.metropolis import Chains, Moved, adapted, sweep
+from nlmefit.estimate.em.metropolis import MetropolisChains, Moved, adapted, sweep
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
 from nlmefit.estimate.modes.marginal_likelihood import check_covariance
 from nlmefit.estimate.problem import Problem
@@ -90,7 +90,7 @@ class _Run:
         check_support(problem, problem.coordinates.start())
         self.u = problem.coordinates.start()
         size, q, p = problem.size, problem.q, len(self.u)
-        self.chains = Chains.started(size, method.chains or max(CHAINS, int(np.ceil(50 / size))), q)
+        self.chains = MetropolisChains.started(size, method.chains or max(CHAINS, int(np.ceil(50 / size))), q)
         self.first, self.second = np.zeros((size, q)), np.zeros((q, q))
         self.mean, self.crossed = np.zeros((size, q)), np.broadcast_to(np.eye(q), (size, q, q)).copy()
         self.curvature = np.zeros((p, p))

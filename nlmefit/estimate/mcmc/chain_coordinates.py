@@ -47,7 +47,7 @@ class Frame(NamedTuple):
         return self.center + self.slope @ (v - self.origin) + jnp.einsum("nij,nj->ni", self.root, w)
 
 
-class Point(NamedTuple):
+class ChainPoint(NamedTuple):
     """Where a chain is, in the model's terms."""
 
     theta: dict[str, Any]
@@ -88,15 +88,15 @@ class ChainCoordinates:
             place += x.size
         return result | {EFFECTS: offset[place:].reshape(self.problem.size, self.problem.q)}
 
-    def point(self, position: Position) -> Point:
+    def point(self, position: Position) -> ChainPoint:
         """theta, Omega's root, z (N, q) and the log Jacobian of (theta, z) in the position (but for a constant)."""
         theta, jacobian = self._theta(position)
         root = self.model.omega(theta)
         if self.frame is None:
-            return Point(theta, root, position[EFFECTS], jacobian)
+            return ChainPoint(theta, root, position[EFFECTS], jacobian)
         eta = self.frame.eta(self._vector(position), position[EFFECTS])
         jacobian -= self.problem.size * jnp.sum(jnp.log(jnp.diagonal(root)))  # of z = L^-1 eta
-        return Point(theta, root, jax.scipy.linalg.solve_triangular(root, eta.T, lower=True).T, jacobian)
+        return ChainPoint(theta, root, jax.scipy.linalg.solve_triangular(root, eta.T, lower=True).T, jacobian)
 
     @cached_property
     def reported(self) -> tuple[str, ...]:
