@@ -228,13 +228,11 @@ class PopulationModel(AbstractLatentModel):
             made["dosing"] = by_record(self._dosing, at_doses)
         return made
 
-    def _dosing(self, p: dict[str, Any]) -> dict[str, Any]:
+    def _dosing(self, p: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """The properties of doses that the model gives, by compartment and property."""
         return {
-            f"{place}.{field}": jnp.asarray(value, float)
+            place: {field: jnp.asarray(value, float) for field, value in vars(dosing).items() if value is not None}
             for place, dosing in self.model.dosing_of(p).items()
-            for field, value in vars(dosing).items()
-            if value is not None
         }
 
     def _amounts(self, inputs: Any, subject: Any, wanted: tuple[str, ...]) -> Float[Array, "n w"]:
@@ -253,16 +251,12 @@ class PopulationModel(AbstractLatentModel):
 
                 if doses is not None:  # the properties of doses are by dose
                     doses = eqx.tree_at(lambda d: d.epoch, doses, jnp.arange(doses.time.shape[0]), is_leaf=lambda x: x is None)
-        dosing: dict[str, dict[str, Any]] = {}
-        for name, value in inputs.get("dosing", {}).items():
-            place, field = name.rsplit(".", 1)
-            dosing.setdefault(place, {})[field] = value
         dynamics, p = self.model.specification.dynamics, inputs["p"]
         assert dynamics is not None
         return Kinetics(
             dynamics,
             p,
-            {place: Dosing(**fields) for place, fields in dosing.items()},
+            {place: Dosing(**fields) for place, fields in inputs.get("dosing", {}).items()},
             self.model.initial_of({name: v[0] if jnp.ndim(v) else v for name, v in p.items()}),
             eqx.tree_at(lambda s: s.doses, subject, doses, is_leaf=lambda x: x is None),
             along,
@@ -295,9 +289,10 @@ class PopulationModel(AbstractLatentModel):
 
     def reasons(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> str:
         made = {} if self.model.specification.dynamics is None else self._made(theta, eta, subject).get("dosing", {})
-        wrong = [(*name.rsplit(".", 1), np.min(value)) for name, value in made.items() if not np.min(value) >= 0]
+        least = {(place, field): np.min(value) for place, fields in made.items() for field, value in fields.items()}
+        wrong = {where: value for where, value in least.items() if not value >= 0}
         if wrong:
-            return "".join(f"; `dosing` gives doses into `{place}` a {field} of {value:.3g}" for place, field, value in wrong)
+            return "".join(f"; `dosing` gives doses into `{at}` a {field} of {value:.3g}" for (at, field), value in wrong.items())
         if not isinstance(self._solver, AbstractStepping):
             return ""
         return (
