@@ -24,7 +24,7 @@ class Oral(nm.Model):
 R = nm.Regimen(100)
 T = nm.Target("AUC", value=20.0, start=0, end=8)
 ARMS = {"a": R, "b": nm.Regimen(200)}
-WRONG = [3, "x", None, [1], np.nan, True, {}, pd.DataFrame(), pd.Timestamp("2020-01-01")]
+WRONG = [3, "x", None, [1], np.nan, True, {}, pd.DataFrame(), pd.Timestamp("2020-01-01"), np.arange(2.0)]
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,49 @@ CALLS = {
     "arviz.draws": lambda fit, sim, exposed, share, page, v: fit.to_arviz(v, inner=0),
     "arviz.inner": lambda fit, sim, exposed, share, page, v: fit.to_arviz(3, inner=v),
     "fit.subject": lambda fit, sim, exposed, share, page, v: fit.subject(v),
+    "predict.eta": lambda fit, sim, exposed, share, page, v: nm.predict(fit, eta=v),
+    "check.blq": lambda fit, sim, exposed, share, page, v: nm.check(fit.data.frame, Oral(), blq=v),
+    "compare.data": lambda fit, sim, exposed, share, page, v: nm.compare([fit], nm.Quadrature(), data=v, progress=False),
 }
+"""Each of these may take some of the values."""
+
+TRUTHS = {
+    "VI.alternating": lambda fit, v: nm.VI(alternating=v),
+    "AmortizedVI.refine": lambda fit, v: nm.AmortizedVI(refine=v),
+    "FOCE.interaction": lambda fit, v: nm.FOCE(interaction=v),
+    "Laplace.all_modes": lambda fit, v: nm.Laplace(all_modes=v),
+    "steady_state": lambda fit, v: nm.Regimen(1, every=12, steady_state=v),
+    "fixed": lambda fit, v: nm.LogNormal(1.0, fixed=v),
+    "every_record": lambda fit, v: nm.Subjects.from_frame(fit.data.frame, Oral(), every_record=v),
+    "fit.progress": lambda fit, v: nm.fit(Oral(), fit.data, nm.FO(), progress=v),
+    "log_marginal.progress": lambda fit, v: nm.log_marginal(fit, progress=v),
+    "compare.progress": lambda fit, v: nm.compare([fit], progress=v),
+    "fit_quality.progress": lambda fit, v: nm.fit_quality(fit, progress=v),
+    "bootstrap.progress": lambda fit, v: nm.bootstrap(fit, 10, progress=v),
+    "one_step_ahead.progress": lambda fit, v: nm.one_step_ahead(fit, progress=v),
+    "diagnose.progress": lambda fit, v: nm.diagnose(fit, progress=v),
+    "vpc.progress": lambda fit, v: nm.vpc(fit, draws=20, progress=v),
+    "simulate.progress": lambda fit, v: nm.simulate(fit, progress=v),
+    "optimize_dose.progress": lambda fit, v: nm.optimize_dose(Oral(), R, T, progress=v),
+    "report.progress": lambda fit, v: nm.report(fit, "never written.html", progress=v),
+}
+
+OTHERS = {
+    "error": (lambda v: nm.ImportanceSampling(error=v), [3, None]),
+    "df": (lambda v: nm.ImportanceSampling(df=v), [3]),
+    "EM.df": (lambda v: nm.ImportanceEM(df=v), [3]),
+    "EM.sequence": (lambda v: nm.ImportanceEM(sequence=v), []),
+    "blq": (lambda v: nm.Subjects.from_frame(pd.DataFrame(), Oral(), blq=v), []),
+    "covariates": (lambda v: nm.Subjects.from_frame(pd.DataFrame(), Oral(), covariates=v), []),
+    **{
+        f"{m.__name__}.covariance": (lambda v, m=m: m(covariance=v), [])
+        for m in (nm.FO, nm.FOCE, nm.SAEM, nm.ImportanceEM, nm.VI)
+    },
+    **{f"{p.__name__}.unit": (lambda v, p=p: p(0.5, unit=v), ["x"]) for p in (nm.LogNormal, nm.Normal, nm.LogitNormal, nm.Theta)},
+    **{f"{r.__name__}.unit": (lambda v, r=r: r(0.5, unit=v), ["x"]) for r in (nm.Additive, nm.Proportional, nm.PowerError)},
+    "CombinedSD.unit": (lambda v: nm.CombinedSD(0.5, 0.1, unit=v), ["x"]),
+}
+"""An option, and which of the values it takes."""
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -112,3 +154,23 @@ def test_arguments_of_the_wrong_kind(made, name):
                 CALLS[name](*made, value)
             except nm.NlmefitError as error:
                 assert str(error)
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_what_is_true_or_false_takes_nothing_else(made, name):
+    for value in ["no", 1, 0, None, [], np.arange(2), pd.DataFrame()]:
+        with pytest.raises(nm.NlmefitError, match="must be True or False, got") as caught:
+            TRUTHS[name](made[0], value)
+        assert name.split(".")[-1] in str(caught.value)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_options_of_the_wrong_kind_are_named(name):
+    make, taken = OTHERS[name]
+    for value in WRONG:
+        if any(type(value) is type(good) and value == good for good in taken):
+            make(value)
+            continue
+        with pytest.raises(nm.NlmefitError) as caught:
+            make(value)
+        assert name.split(".")[-1] in str(caught.value)

@@ -1,10 +1,12 @@
 """`nm.check`: everything that is wrong or noteworthy in a data set, as a table of coded findings."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
+from nlmefit.core.errors import DataError
+from nlmefit.core.options import check_word
 from nlmefit.core.shown import findings as shown_findings
 from nlmefit.data.censoring import Blq
 from nlmefit.data.checks import design_findings, findings, is_design
@@ -23,6 +25,7 @@ def check(df: Any, model: Model, columns: Mapping[str, str] | None = None, *, bl
     E codes are errors, with which `nm.fit` refuses the data; W codes are warnings. Rows count from 0. `blq` as in
     `nm.Subjects.from_frame`. A table without DV is taken to be for prediction and simulation, which W212 says.
     """
+    check_word("blq", blq, get_args(Blq), "rule", DataError)
     needs = needs_of(model)
     records = read_records(df, needs, columns)
     design = is_design(records)

@@ -15,7 +15,7 @@ Kind = type[NlmefitError]
 def check_truth(name: str, value: Any, kind: Kind = MethodError) -> bool:
     """`value` where it is True or False (NumPy's, too); an error of that kind for anything else, "no" and 1 among it."""
     if not isinstance(value, bool | np.bool):
-        raise kind(f"{name} must be True or False, got {value!r}.")
+        raise kind(f"{name} must be True or False, got {brief(value)}.")
     return bool(value)
 
 
@@ -27,14 +27,14 @@ def is_number(value: Any) -> bool:
 def check_number(name: str, value: Any, what: str = "a number", kind: Kind = MethodError) -> float:
     """`value` as a float; an error of that kind where it is not a finite number."""
     if not is_number(value):
-        raise kind(f"{name} must be {what}, got {value!r}.")
+        raise kind(f"{name} must be {what}, got {brief(value)}.")
     return float(value)
 
 
 def check_whole(name: str, value: Any, least: int, kind: Kind = MethodError) -> int:
     """`value` as an int; an error of that kind unless it is a whole number (NumPy's, too) from `least` up."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise kind(f"{name} must be a whole number from {least} up, got {value!r}.")
+        raise kind(f"{name} must be a whole number from {least} up, got {brief(value)}.")
     return int(value)
 
 
@@ -42,7 +42,7 @@ def check_word(name: str, value: Any, known: Iterable[str], what: str = "kind", 
     """`value` where it is one of the known words; an error of that kind that names them for anything else."""
     known = tuple(known)
     if not isinstance(value, str) or value not in known:
-        raise kind(f"{name}=: " + unknown(what, value if isinstance(value, str) else repr(value), known))
+        raise kind(f"{name}=: " + unknown(what, value if isinstance(value, str) else brief(value), known))
     return value
 
 

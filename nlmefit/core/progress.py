@@ -6,6 +6,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from nlmefit.core.options import check_truth
+
 PATIENCE = 2.0
 """Seconds of silence before anything is shown."""
 WIDTH = 100
@@ -19,7 +21,7 @@ class Progress:
     """
 
     def __init__(self, wanted: bool, title: str):
-        self.wanted, self.title = wanted, title
+        self.wanted, self.title = check_truth("progress", wanted), title
         self.terminal = sys.stderr.isatty()
         self.began = self.last = time.monotonic()
         self.shown = False

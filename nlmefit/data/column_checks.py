@@ -12,7 +12,7 @@ from nlmefit.data.records import Records, Text
 
 _CENSORED = ("<", ">", "≤", "≥", "BLQ", "BQL", "BLOQ", "LLOQ", "LLQ", "BLD", "ND", "ALQ", "ULOQ")
 _COMMENTS = ("#", "@", ";", "C ")
-_OTHER_NAMES = "nm.Subjects.from_frame(df, model, columns={{{yours!r}: {name!r}}})"
+OTHER_NAMES = "nm.Subjects.from_frame(df, model, columns={{{yours!r}: {name!r}}})"
 
 
 def column_findings(records: Records, needs: Needs, observations: bool) -> Iterator[Finding]:
@@ -41,7 +41,7 @@ def _standard(records: Records, observations: bool) -> Iterator[Finding]:
             continue
         close = records.like(name)
         hint = f" Did you mean {close!r}?" if close else ""
-        fix = f"Add it, or name yours: {_OTHER_NAMES.format(yours=close or 'YOURS', name=name)}."
+        fix = f"Add it, or name yours: {OTHER_NAMES.format(yours=close or 'YOURS', name=name)}."
         if name in (index.upper() for index in records.index):
             hint, fix = f" Its index is called {name}.", "Make that a column: df.reset_index()."
         yield Finding("E101", f"there is no column {name}; the data has {given}.{hint}", fix)
@@ -61,7 +61,7 @@ def _of_model(records: Records, needs: Needs) -> Iterator[Finding]:
             yield Finding(
                 "E102",
                 f"the model reads `{name}`, which is neither one of its parameters nor a column of the data ({given}).{hint}",
-                f"Add the column, name yours ({_OTHER_NAMES.format(yours=close or 'YOURS', name=name)}), or correct the name in "
+                f"Add the column, name yours ({OTHER_NAMES.format(yours=close or 'YOURS', name=name)}), or correct the name in "
                 "the model.",
             )
     if needs.occasion and needs.occasion not in needs.covariates and not records.has(needs.occasion):

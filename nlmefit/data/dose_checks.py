@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from nlmefit.data.column_checks import OTHER_NAMES
 from nlmefit.data.doses import MOST_DOSES, MOST_OVERLAP, overlap, repeats, segments
 from nlmefit.data.findings import Finding, some, where
 from nlmefit.data.needs import Needs
@@ -12,6 +13,8 @@ from nlmefit.data.observation_checks import repeated
 from nlmefit.data.records import Records, event_types
 
 _FIELDS = {"AMT": 0.0, "RATE": 0.0, "DUR": 0.0, "II": 0.0, "ADDL": 0.0, "SS": 0.0, "CMT": 1.0}
+_DOSES = ("DOSE", "DOSES", "AMOUNT")
+"""Names that other programs give to AMT."""
 
 
 def dose_findings(records: Records, needs: Needs, observations: bool) -> Iterator[Finding]:
@@ -30,7 +33,7 @@ def dose_findings(records: Records, needs: Needs, observations: bool) -> Iterato
     yield from _infusions(dose, fields)
     yield from _repeats(dose, fields)
     yield from _too_many(records, evid, dose)
-    yield from _compartments(dose, fields, needs)
+    yield from _compartments(records, dose, fields, needs)
     yield from _modelled(dose, fields, needs)
     yield from _unused(records, evid, fields)
     yield from where(
@@ -163,7 +166,7 @@ def _too_many(records: Records, evid: np.ndarray, dose: np.ndarray) -> Iterator[
     )
 
 
-def _compartments(dose: np.ndarray, fields: dict[str, np.ndarray], needs: Needs) -> Iterator[Finding]:
+def _compartments(records: Records, dose: np.ndarray, fields: dict[str, np.ndarray], needs: Needs) -> Iterator[Finding]:
     if not needs.compartments:
         yield from where(
             dose,
@@ -173,7 +176,10 @@ def _compartments(dose: np.ndarray, fields: dict[str, np.ndarray], needs: Needs)
         )
         return
     if not dose.any():
-        yield Finding("W207", "the model has compartments and the data no dose; all amounts are 0.", "Check AMT and EVID.")
+        yours = next((name for name in records.given if name.upper() in _DOSES), "YOURS")
+        absent = f"There is no column AMT: add it, or name yours: {OTHER_NAMES.format(yours=yours, name='AMT')}."
+        fix = "Check AMT and EVID." if records.has("AMT") else absent
+        yield Finding("W207", "the model has compartments and the data no dose; all amounts are 0.", fix)
     numbers = np.arange(len(needs.compartments) + 1)  # 0 is the default compartment
     unknown = dose & ~np.isin(fields["CMT"], numbers)
     yield from where(

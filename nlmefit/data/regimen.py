@@ -90,6 +90,7 @@ class Regimen:
         steady_state: bool = False,
     ):
         _check_amount(amount, per)
+        check_truth("steady_state", steady_state, DataError)
         if isinstance(doses, bool) or not isinstance(doses, int | np.integer) or doses < 1:
             raise DataError(f"doses must be a whole number from 1 up, got {doses!r}.")
         if every is not None and not _is_number(every, above=0):
@@ -99,7 +100,6 @@ class Regimen:
         endless = steady_state and not callable(amount) and amount == 0
         if steady_state and every is None and not endless:
             raise DataError("a steady state needs the interval between its doses: every=....")
-        check_truth("steady_state", steady_state, DataError)
         for name, value in (("duration", duration), ("rate", rate)):
             if not (isinstance(value, str) and value == "modelled") and not _is_number(value, above=None):
                 raise DataError(f"{name} must be a number from 0 up or 'modelled', got {value!r}.")

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nlmefit.core.errors import DataError
-from nlmefit.core.options import check_word
+from nlmefit.core.options import check_truth, check_word
 from nlmefit.data.censoring import Blq, Censoring, censoring, is_censored
 from nlmefit.data.checks import findings
 from nlmefit.data.covariate_checks import held_levels
@@ -159,6 +159,7 @@ class Subjects:
         """
         check_word("covariates", covariates, get_args(Rule), "rule", DataError)
         check_word("blq", blq, get_args(Blq), "rule", DataError)
+        check_truth("every_record", every_record, DataError)
         needs = needs_of(model)
         df = as_pandas(df)
         records = read_records(df, needs, columns)

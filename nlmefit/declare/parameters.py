@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from nlmefit.core.errors import ModelError
 from nlmefit.declare.covariates import AbstractEffect
-from nlmefit.declare.values import check_fixed, is_fixed, number, real
+from nlmefit.declare.values import check_fixed, check_unit, is_fixed, number, real
 
 
 class AbstractIndividual(abc.ABC):
@@ -91,6 +91,7 @@ class LogNormal(AbstractIndividual):
 
     def __post_init__(self) -> None:
         check_fixed(self)
+        check_unit(self)
         _check(self, "LogNormal")
         value = number(self.value, "value")
         if value <= 0:
@@ -121,6 +122,7 @@ class Normal(AbstractIndividual):
 
     def __post_init__(self) -> None:
         check_fixed(self)
+        check_unit(self)
         _check(self, "Normal")
 
     def individual(self, typical: Any, log_factor: Any, eta: Any) -> Any:
@@ -150,6 +152,7 @@ class LogitNormal(AbstractIndividual):
 
     def __post_init__(self) -> None:
         check_fixed(self)
+        check_unit(self)
         _check(self, "LogitNormal")
         lower, upper = number(self.lower, "LogitNormal's lower"), number(self.upper, "LogitNormal's upper")
         if lower >= upper:
@@ -183,6 +186,7 @@ class Theta:
 
     def __post_init__(self) -> None:
         check_fixed(self)
+        check_unit(self)
         value = number(self.value, "Theta's value")
         low = -math.inf if self.lower is None else real(self.lower, "Theta's lower bound")
         high = math.inf if self.upper is None else real(self.upper, "Theta's upper bound")

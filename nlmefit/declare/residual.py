@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from nlmefit.core.errors import ModelError
-from nlmefit.declare.values import is_fixed, number
+from nlmefit.declare.values import check_unit, is_fixed, number
 
 
 class AbstractResidual(abc.ABC):
@@ -49,6 +49,7 @@ class Additive(AbstractResidual):
     unit: str = ""
 
     def __post_init__(self) -> None:
+        check_unit(self)
         _positive(self.value, "Additive's sd")
 
     def parameters(self) -> dict[str, Any]:
@@ -67,6 +68,7 @@ class Proportional(AbstractResidual):
     unit: str = ""
 
     def __post_init__(self) -> None:
+        check_unit(self)
         _positive(self.value, "Proportional's coefficient")
 
     def parameters(self) -> dict[str, Any]:
@@ -86,6 +88,7 @@ class PowerError(AbstractResidual):
     unit: str = ""
 
     def __post_init__(self) -> None:
+        check_unit(self)
         _positive(self.value, "PowerError's coefficient")
         _positive(self.exponent, "PowerError's exponent")
 
@@ -109,6 +112,7 @@ class CombinedSD(AbstractResidual):
     unit: str = ""
 
     def __post_init__(self) -> None:
+        check_unit(self)
         _positive(self.additive, "CombinedSD's additive part")
         _positive(self.proportional, "CombinedSD's proportional part")
 

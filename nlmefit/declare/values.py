@@ -6,7 +6,7 @@ from numbers import Real
 from typing import Any, final
 
 from nlmefit.core.errors import ModelError
-from nlmefit.core.options import check_truth
+from nlmefit.core.options import brief, check_truth
 
 
 @final
@@ -34,6 +34,12 @@ def real(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ModelError(f"{what} must be a number, got {value!r}.")
     return float(value)
+
+
+def check_unit(declaration: Any) -> None:
+    """ModelError where `unit` is no text."""
+    if not isinstance(declaration.unit, str):
+        raise ModelError(f"{type(declaration).__name__}(unit=...) must be text, such as 'L/h', got {brief(declaration.unit)}.")
 
 
 def check_fixed(declaration: Any) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from nlmefit.analysis.conditional import omega_root
 from nlmefit.core.errors import DataError, MethodError, NlmefitError
 from nlmefit.core.keys import Key, jax_key
-from nlmefit.core.options import check_whole
+from nlmefit.core.options import check_truth, check_whole
 from nlmefit.core.progress import Progress
 from nlmefit.core.shown import html
 from nlmefit.data.subjects import Subjects
@@ -215,6 +215,7 @@ def diagnose(
     loaded without its model, or not of an `nm.Model`; and as `nm.fit` does for the data.
     """
     check_whole("draws", draws, LEAST_DRAWS)
+    check_truth("progress", progress)
     seed = jax_key(key)
     problem, dataset = bound(fit, own_or_given(fit, data, "nm.diagnose", "diagnose"))
     if not dataset.observations.any():

@@ -11,6 +11,7 @@ from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.optimize import Search
 from nlmefit.estimate.spectrum import smallest
 from nlmefit.estimate.standard_errors import culprits, different, without_effect
+from nlmefit.latent.model import Parameter
 
 State = Literal["converged", "uncertain", "failed", "evaluated"]
 
@@ -55,8 +56,8 @@ def judge(
         doubts.append(_better_modes(elsewhere))
     names = coordinates.names
     idle = without_effect(search.hessian, search.point.by_subject)
+    doubts += unused(coordinates, theta, idle)
     if np.any(idle):
-        doubts.append(unused(names, idle))
         search, names = search.among(~idle), tuple(names[k] for k in np.flatnonzero(~idle))
     if not search.stopped:
         silent = _silent_data(search, names)
@@ -75,12 +76,27 @@ def judge(
     return Status("converged", (f"gradient norm {norm:.1e}, one more Newton step would gain {search.decrement:.1e}.", *remarks))
 
 
-def unused(names: tuple[str, ...], idle: Bool[np.ndarray, "p"]) -> str:
-    """Which coordinates have no effect."""
-    return (
-        f"The objective does not depend on {', '.join(names[k] for k in np.flatnonzero(idle))}: the model makes no use of it, or "
-        "the data do not show it. It keeps its start and has no standard error; leave it out, or fix it."
-    )
+def unused(coordinates: Coordinates, theta: dict[str, np.ndarray], idle: Bool[np.ndarray, "p"]) -> list[str]:
+    """Which coordinates have no effect. Not among them an omega that has gone to 0, which is told as such, nor the correlations
+    of its eta, which follow from that."""
+    gone = [p.name for p in coordinates.free if _has_collapsed(p, theta)]
+    etas = [name.removeprefix("omega_") for name in gone]
+    names = [
+        name
+        for name, correlation, without in zip(coordinates.names, coordinates.of_kind("correlation"), idle, strict=True)
+        if without and name not in gone and not (correlation and any(f"_{eta}_" in f"{name.split('[')[0]}_" for eta in etas))
+    ]
+    if not names:
+        return []
+    return [
+        f"The objective does not depend on {', '.join(names)}: the model makes no use of it, or the data do not show it. It "
+        "keeps its start and has no standard error; leave it out, or fix it."
+    ]
+
+
+def _has_collapsed(parameter: Parameter, theta: dict[str, np.ndarray]) -> bool:
+    """Whether it is an omega that has gone to 0."""
+    return parameter.kind == "omega" and bool(np.all(theta[parameter.name] < COLLAPSED * float(parameter.start)))
 
 
 def _better_modes(elsewhere: Mapping[object, float]) -> str:
@@ -126,7 +142,7 @@ def at_bounds(coordinates: Coordinates, theta: dict[str, np.ndarray]) -> list[st
                 result.append(f"The correlations {parameter.name} have reached +-1.")
             continue
         lower, upper = getattr(parameter.support, "lower_bound", None), getattr(parameter.support, "upper_bound", None)
-        if parameter.kind == "omega" and value < COLLAPSED * float(parameter.start):
+        if _has_collapsed(parameter, theta):
             result.append(f"{parameter.name} has collapsed to 0 ({value:.1e}): leave that random effect out.")
         elif lower is not None and upper is not None and min(value - lower, upper - value) < 1e-4 * (upper - lower):
             result.append(f"{parameter.name} is at a bound ({value:.6g}).")

@@ -423,7 +423,7 @@ def test_what_a_dose_record_says_of_lag_and_bioavailability_holds_for_the_dose()
     [
         ({1: {"CL": 0.1, "V": 0.0}}, "eta lacks ka: it needs ka, CL, V and has CL, V."),
         ({}, "eta lacks ka, CL, V: it needs ka, CL, V and has none."),
-        ({2: {"CL": 0.1, "V": 0.0, "ka": 0.0}}, "eta has no row for subject 1; its index (or column ID) must hold the data's IDs."),
+        ({2: {"CL": 0.1, "V": 0.0, "ka": 0.0}}, "eta has no row for subject 1; its index (or column ID) must hold"),
         ({1: {"CL": 0.1, "V": 0.0, "ka": 0.0, "Q": 1.0}}, "eta: random effect `Q` does not exist. Known: ka, CL, V."),
         (pd.DataFrame({"ka": [0.0, 0], "CL": [0.0, 0], "V": [0.0, 0]}, index=[1, 1]), "eta has two rows for subject 1."),
         ({1: {"CL": np.nan, "V": 0.0, "ka": 0.0}}, "the prediction of `conc` is not a finite number on 8 record(s), first "),

@@ -150,8 +150,7 @@ def _status(problem: Problem, theta: dict[str, np.ndarray], view: _View, stopped
     doubts, converged = [], view.found.converged
     if not np.all(converged):
         doubts.append(lost(problem.labels(~converged)))
-    if np.any(view.idle):
-        doubts.append(unused(problem.coordinates.names, view.idle))
+    doubts += unused(problem.coordinates, theta, view.idle)
     gain, noise = view.gain()
     if drifting and not gain <= WORTHWHILE + 3 * noise:
         doubts.append(drifting)

@@ -5,14 +5,13 @@ draws by p(y_i, z)/q(z), and maximize the expected complete-data likelihood as i
 """
 
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, final, get_args
 
 import jax
 import numpy as np
 from jaxtyping import Array
 
-from nlmefit.core.errors import MethodError
-from nlmefit.core.options import check_whole
+from nlmefit.core.options import check_whole, check_word
 from nlmefit.estimate.em import em
 from nlmefit.estimate.em.em_answer import answer
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
@@ -21,7 +20,7 @@ from nlmefit.estimate.modes.subject_modes import modes
 from nlmefit.estimate.posterior import Weighted
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.random_numbers import Sequence, generator, matched
-from nlmefit.estimate.referee.importance import DEGREES, Mixture, Proposal, defended, sample
+from nlmefit.estimate.referee.importance import DEGREES, Mixture, Proposal, check_degrees, defended, sample
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.estimate.start import check_support
 
@@ -57,10 +56,8 @@ class ImportanceEM(AbstractMethod):
             if value is None and name == "modes":
                 continue
             check_whole(name, value, least)
-        if not self.df > 2:
-            raise MethodError(f"df must be above 2, got {self.df!r}.")
-        if self.sequence not in ("random", "quasi"):
-            raise MethodError(f"sequence must be 'random' or 'quasi', got {self.sequence!r}.")
+        check_degrees(self.df)
+        check_word("sequence", self.sequence, get_args(Sequence), "sequence")
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from jaxtyping import Array
 
 from nlmefit.core.errors import MethodError
+from nlmefit.core.options import brief
 from nlmefit.core.typing import Theta
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.method import AbstractMethod, Found, Kind, Reporter
@@ -64,10 +65,10 @@ class AbstractMarginalLikelihood(AbstractMethod):
         return search.evaluate(problem, self)
 
 
-def check_covariance(value: str) -> None:
+def check_covariance(value: Any) -> None:
     """MethodError where `covariance` is none of the known kinds."""
-    if value not in ("sandwich", "R", "S", "none"):
+    if not isinstance(value, str) or value not in ("sandwich", "R", "S", "none"):
         raise MethodError(
             f"covariance must be 'sandwich' (R^-1 S R^-1), 'R' (inverse Hessian), 'S' (inverse cross-product of "
-            f"gradients) or 'none', got {value!r}."
+            f"gradients) or 'none', got {brief(value)}."
         )

@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
 from nlmefit.core.backend import compiled
+from nlmefit.core.errors import MethodError
+from nlmefit.core.options import brief, is_number
 from nlmefit.core.typing import Theta
 from nlmefit.estimate import random_numbers
 from nlmefit.estimate.coordinates import Coordinates
@@ -37,6 +39,12 @@ DEFENSIVE = 0.1
 """Share of the points that comes from the prior."""
 ADAPTATIONS = 4
 """Most times that points are drawn anew."""
+
+
+def check_degrees(df: Any) -> None:
+    """MethodError unless these are degrees of freedom of a t with a covariance, or numpy.inf for a normal."""
+    if not (is_number(df) or isinstance(df, float) and df == np.inf) or not df > 2:
+        raise MethodError(f"df must be above 2, got {brief(df)}; numpy.inf is a normal distribution.")
 
 
 class Proposal(NamedTuple):

@@ -9,13 +9,13 @@ from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
 from nlmefit.core.errors import MethodError
-from nlmefit.core.options import check_whole
+from nlmefit.core.options import brief, check_whole, is_number
 from nlmefit.estimate import random_numbers
 from nlmefit.estimate.method import Kind, Reporter
 from nlmefit.estimate.modes.quadrature import Quadrature, grid
 from nlmefit.estimate.modes.subject_modes import modes
 from nlmefit.estimate.problem import Problem
-from nlmefit.estimate.referee.importance import DEGREES, Proposal, Weights, joint_in_blocks, sample_around
+from nlmefit.estimate.referee.importance import DEGREES, Proposal, Weights, check_degrees, joint_in_blocks, sample_around
 from nlmefit.estimate.referee.psis import BELIEVABLE
 
 MOST_DRAWS = 64_000
@@ -38,10 +38,9 @@ class ImportanceSampling:
 
     def __post_init__(self) -> None:
         check_whole("draws", self.draws, 10)
-        if self.error is not None and not self.error > 0:
-            raise MethodError(f"error must be above 0, or None for no limit, got {self.error!r}.")
-        if not self.df > 2:
-            raise MethodError(f"df must be above 2, got {self.df!r}.")
+        if self.error is not None and not (is_number(self.error) and self.error > 0):
+            raise MethodError(f"error must be a number above 0, or None for no limit, got {brief(self.error)}.")
+        check_degrees(self.df)
 
     @property
     def name(self) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from nlmefit.core.errors import MethodError
-from nlmefit.core.options import check_whole
+from nlmefit.core.options import check_truth, check_whole
 from nlmefit.estimate import random_numbers
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
 from nlmefit.estimate.problem import Problem
@@ -87,8 +87,7 @@ class AmortizedVI(AbstractMethod):
             raise MethodError(f"rate must be a number between 0 and 1, got {self.rate!r}.")
         if not _is_number(self.simulated) or not 0 <= self.simulated < np.inf:
             raise MethodError(f"simulated must be a number from 0 up, got {self.simulated!r}.")
-        if not isinstance(self.refine, bool):
-            raise MethodError(f"refine must be True or False, got {self.refine!r}.")
+        check_truth("refine", self.refine)
 
     @property
     def name(self) -> str:

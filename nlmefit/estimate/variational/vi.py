@@ -22,6 +22,7 @@ from scipy.special import logsumexp
 
 from nlmefit.core.backend import compiled
 from nlmefit.core.errors import MethodError
+from nlmefit.core.options import check_truth
 from nlmefit.core.typing import Scalar, Theta
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites, log_joint
@@ -77,6 +78,7 @@ class VI(AbstractMarginalLikelihood):
 
     def __post_init__(self) -> None:
         check_covariance(self.covariance)
+        check_truth("alternating", self.alternating)
         if not isinstance(self.family, AbstractFamily):
             raise MethodError(f"family must be nm.FullRank(), nm.MeanField() or nm.TriangularFlow(...), got {self.family!r}.")
         draws = self._draws
