@@ -103,8 +103,8 @@ def test_the_answer_does_not_depend_on_the_pieces(monkeypatch):
         return values(simulation), simulation.bands(), nm.exposure(simulation)
 
     whole = run()
-    monkeypatch.setattr(replicates, "CHEAP", 12)
-    monkeypatch.setattr(replicates, "COSTLY", 12)
+    monkeypatch.setattr(replicates, "CLOSED_FORM_BUDGET", 12)
+    monkeypatch.setattr(replicates, "ODE_BUDGET", 12)
     small = run()
     np.testing.assert_allclose(small[0], whole[0], rtol=1e-12)
     for a, b in zip(small[1:], whole[1:], strict=True):
@@ -284,7 +284,7 @@ def test_too_many_rows_for_a_frame():
 
 def test_an_interrupted_simulation_gives_what_it_has(monkeypatch):
     simulation = nm.simulate(Oral(), nm.Regimen(1), times=TIMES, subjects=4, covariates=WEIGHTS, draws=20, progress=False)
-    monkeypatch.setattr(replicates, "CHEAP", 12)
+    monkeypatch.setattr(replicates, "CLOSED_FORM_BUDGET", 12)
     whole, real = simulation.frame(), replicates.pieces
 
     def interrupted(*args, **options):

@@ -5,13 +5,14 @@ draws by p(y_i, z)/q(z), and maximize the expected complete-data likelihood as i
 """
 
 from dataclasses import dataclass, field
-from typing import Any, final, get_args
+from typing import Any, final
 
 import jax
 import numpy as np
 from jaxtyping import Array
 
-from nlmefit.core.options import check_whole, check_word
+from nlmefit.core.errors import MethodError
+from nlmefit.core.options import brief, check_whole
 from nlmefit.estimate.em import em
 from nlmefit.estimate.em.em_answer import answer
 from nlmefit.estimate.method import AbstractMethod, Found, Reporter
@@ -57,7 +58,8 @@ class ImportanceEM(AbstractMethod):
                 continue
             check_whole(name, value, least)
         check_degrees(self.df)
-        check_word("sequence", self.sequence, get_args(Sequence), "sequence")
+        if not isinstance(self.sequence, str) or self.sequence not in ("random", "quasi"):
+            raise MethodError(f"sequence must be 'random' or 'quasi', got {brief(self.sequence)}.")
 
     @property
     def name(self) -> str:
