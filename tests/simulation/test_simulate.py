@@ -260,7 +260,7 @@ ERRORS = [
     (lambda f: nm.simulate(f, nm.Regimen(1), times=[1], uncertainty="posterior"), nm.MethodError, "needs draws of NUTS"),
     (lambda f: nm.simulate(f, nm.Regimen(1), times=[1], draws=0), nm.MethodError, "draws must be a whole number"),
     (lambda f: nm.simulate(f, nm.Regimen(1), times=[1], key="a"), nm.MethodError, "key must be"),
-    (lambda f: nm.simulate(f, nm.Regimen(1), times=[1], eta=pd.DataFrame({"ka": [1]})), nm.DataError, "random effect CL"),
+    (lambda f: nm.simulate(f, nm.Regimen(1), times=[1], eta=f.eta[["ka"]]), nm.DataError, "random effect CL"),
     (lambda f: nm.simulate(Line(), times=[1], subjects=LINES, eta="mode"), nm.MethodError, "needs a fit"),
     (lambda f: nm.simulate(f, nm.Regimen(1), times=[1], subjects=2, eta="individual"), nm.MethodError, "with observations"),
     (lambda f: nm.simulate(f, nm.Regimen(1)).bands(), nm.MethodError, "bands need common times"),
