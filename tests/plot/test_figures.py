@@ -284,7 +284,7 @@ def test_wrong_input(theo):
         nm.plot.individuals(theo, per_page=0)
     with pytest.raises(nm.NlmefitError, match="covariates=: column `WEIGHT` does not exist"):
         nm.plot.etas(theo, covariates=["WEIGHT"])
-    with pytest.raises(AttributeError, match="no attribute 'plots'"):
+    with pytest.raises(AttributeError, match="No nlmefit attribute plots"):
         _ = nm.plots
 
 

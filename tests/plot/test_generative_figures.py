@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 import nlmefit as nm
 from nlmefit import generative as gen
+from nlmefit.generative.diffusion.diffusion import ancestral, ancestral_path
 from nlmefit.generative.rows import Samples
 from nlmefit.plot.density import height_that_holds
 from nlmefit.plot.field import sources
@@ -204,8 +205,8 @@ def test_denoising(diffusion, tmp_path):
 def test_the_path_of_a_sample_ends_at_the_sample(diffusion):
     """But for the noise that the data have at t = 0."""
     key, none = jax.random.key(4), np.zeros(0)
-    path = gen.diffusion.ancestral_path(diffusion, key, none, 20)
-    end = gen.diffusion.ancestral(diffusion, key, none, 20, 1.0)
+    path = ancestral_path(diffusion, key, none, 20)
+    end = ancestral(diffusion, key, none, 20, 1.0)
     assert path.shape == (21, 2)
     least = np.exp(-0.5 * diffusion.schedule.log_snr(0.0)) * diffusion.units.scale
     assert np.all(np.abs(diffusion.units.back(path[-1]) - end) < 5 * least)
