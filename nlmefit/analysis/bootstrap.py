@@ -12,7 +12,7 @@ import pandas as pd
 from nlmefit.analysis.fit import fit as refit
 from nlmefit.core.errors import MethodError, NlmefitError
 from nlmefit.core.keys import Key, jax_key
-from nlmefit.core.options import check_truth, check_whole
+from nlmefit.core.options import check_whole
 from nlmefit.core.progress import Progress
 from nlmefit.data.subjects import Subjects
 from nlmefit.estimate.random_numbers import generator
@@ -31,7 +31,6 @@ def bootstrap(fit: Fit, samples: int = 200, *, key: Key = 0, progress: bool = Tr
     fewer than two samples could be fitted.
     """
     check_whole("samples", samples, 2)
-    check_truth("progress", progress)
     if not isinstance(fit, Fit):
         raise MethodError(f"bootstrap is of a fit, what nm.fit returned; got {type(fit).__name__}.")
     if not isinstance(fit.data, Subjects):

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpyro.distributions import Distribution, ExpandedDistribution
 
 from nlmefit.estimate.problem import Problem
+from nlmefit.latent.distribution import mean_of, variance_of
 from nlmefit.latent.program import Site
 
 
@@ -101,22 +102,15 @@ def log_prob(site: Site) -> Array:
 
 
 def mean(site: Site) -> Any:
-    return _or_nan(lambda: site.distribution.mean)
+    return mean_of(site.distribution)
 
 
 def variance(site: Site) -> Any:
-    return _or_nan(lambda: site.distribution.variance)
+    return variance_of(site.distribution)
 
 
 def cdf(site: Site) -> Any:
     return _distribution_function(site.distribution, site.value)
-
-
-def _or_nan(read: Callable[[], Any]) -> Any:
-    try:
-        return read()
-    except NotImplementedError:
-        return jnp.nan
 
 
 def _distribution_function(distribution: Distribution, value: Array) -> Any:

@@ -68,12 +68,19 @@ WRAPPED = ByRecord | dist.ExpandedDistribution | dist.MaskedDistribution | dist.
 
 def mean_of(value: Any) -> Any:
     """The mean of a distribution, NaN of one that has none; a number itself."""
-    if not isinstance(value, Distribution):
-        return value
+    return _or_nan(value, "mean") if isinstance(value, Distribution) else value
+
+
+def variance_of(distribution: Distribution) -> Any:
+    """The variance of a distribution, NaN of one that has none."""
+    return _or_nan(distribution, "variance")
+
+
+def _or_nan(distribution: Distribution, moment: str) -> Any:
     try:
-        return value.mean
+        return getattr(distribution, moment)
     except NotImplementedError:
-        return jnp.full(value.batch_shape, jnp.nan)
+        return jnp.full(distribution.batch_shape, jnp.nan)
 
 
 def family(distribution: Distribution) -> str:

@@ -49,7 +49,6 @@ def report(
         if value is not None and not isinstance(value, str):
             raise NlmefitError(f"{option} must be text, got {value!r}.")
     check_truth("corrected", corrected)
-    check_truth("progress", progress)
     found = diagnose(fit, data, draws=draws, key=key, progress=progress)
     name = model_name(fit.model)
     heading = name if title is None else str(title)
