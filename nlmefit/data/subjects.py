@@ -62,8 +62,6 @@ class Subject(eqx.Module):
     """(s,): times of the records that are no rows, inf where padded: steps of a solver end there as they end at rows, so that the
     amounts are the same whichever records are asked for. `stop_segment` is the segment that they lie in."""
     stop_segment: Any = None
-    expansion: Any = None
-    """Taylor polynomials of the amounts around some individual parameters, in place of solving (see `solve/taylor.py`)."""
 
     def lengths(self) -> np.ndarray:
         """Rows and doses that each subject needs (N, 2)."""

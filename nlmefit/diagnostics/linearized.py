@@ -46,7 +46,7 @@ def _moments(model: AbstractLatentModel, most: Any) -> Any:
         local = model.taylor_expanded(theta, eta, subject, 1)
 
         def read(eta: Array) -> tuple[Array, tuple[Array, Array]]:
-            sites = observed_sites(model, theta, jnp.eye(len(eta)), eta, local)
+            sites = observed_sites(local, theta, jnp.eye(len(eta)), eta, subject)
             where = places(sites, most)[0]
             center, spread = (rows(sites, part)[where].astype(float) for part in (mean, variance))
             return center, (center, spread)

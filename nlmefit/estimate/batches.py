@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
+from nlmefit.latent.model import AbstractLatentModel
+
 CLOSED_FORM_WIDTH, ODE_WIDTH = 64, 16
 """Subjects in a batch where amounts have a closed form, and where they are solved for step by step."""
 
@@ -24,6 +26,15 @@ CLOSED_FORM_WIDTH, ODE_WIDTH = 64, 16
 MOST_SHAPES = 3
 WORTH_A_SHAPE = 1e5
 """Padding in an evaluation (subjects x observations x doses) that takes longer, over a fit, than compiling one more shape."""
+
+
+def by_subject(model: AbstractLatentModel, function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function` of every subject of a batch (arguments with a leading axis), inside a compiled program: side by side where
+    amounts have a closed form. Where they are solved for step by step, subjects side by side would wait at every step and search
+    for the slowest of them: on a CPU, whose vectors are filled by derivatives anyway, they go one after another."""
+    if model.solves_ode and jax.default_backend() == "cpu":
+        return jax.lax.map(lambda x: function(*x), arguments)
+    return jax.vmap(function)(*arguments)
 
 
 class Batches:

@@ -17,30 +17,21 @@ from nlmefit.latent.program import Site, log_likelihood, log_prior, observed_sit
 
 
 class Sites:
-    """The observed sites of one subject as a function of z, at fixed theta.
+    """The observed sites of one subject as a function of z, at fixed theta."""
 
-    Where the model solves differential equations, `local` is the subject with Taylor polynomials in their place (see
-    `AbstractLatentModel.taylor_expanded`), good around one z; `origin` are the sites for z at and around 0.
-    """
-
-    def __init__(self, model: AbstractLatentModel, theta: Theta, root: Any, subject: Any, local: Any = None, center: Any = None):
+    def __init__(self, model: AbstractLatentModel, theta: Theta, root: Any, subject: Any):
         self.model, self.theta, self.root, self.subject = model, theta, root, subject
-        self.local = subject if local is None else local
-        self.center = subject if center is None else center
 
     def __call__(self, z: Float[Array, "q"]) -> dict[str, Site]:
-        return observed_sites(self.model, self.theta, self.root, z, self.local)
+        return observed_sites(self.model, self.theta, self.root, z, self.subject)
 
-    def by(self, local: Any) -> "Sites":
-        """With these polynomials; with the model itself where `local` is None."""
-        return Sites(self.model, self.theta, self.root, self.subject, local, self.center)
-
-    @property
-    def origin(self) -> "Sites":
-        return Sites(self.model, self.theta, self.root, self.subject, self.center, self.center)
+    def by(self, model: AbstractLatentModel) -> "Sites":
+        """The same of another model of the subject: one that is expanded."""
+        return Sites(model, self.theta, self.root, self.subject)
 
     def taylor_expanded(self, z: Float[Array, "q"], order: int) -> "Sites":
-        """With polynomials around z, which are constants: derivatives go through their argument alone."""
+        """With polynomials around z in place of differential equations. They are constants: derivatives go through their argument
+        alone."""
         theta, eta = jax.lax.stop_gradient((self.theta, self.root @ z))
         return self.by(self.model.taylor_expanded(theta, eta, self.subject, order))
 

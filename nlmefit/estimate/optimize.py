@@ -16,6 +16,9 @@ from nlmefit.estimate.spectrum import smallest, spectrum
 
 Vector = Float[np.ndarray, "p"]
 
+Evaluate = Callable[[Vector, "Point"], "Point"]
+"""The point at u, and one near by at which everything is known already: whatever has to be searched for begins there."""
+
 NOTHING = 1e-4
 """A fall of the objective over a whole large step that is not worth the step."""
 
@@ -70,7 +73,7 @@ class Control:
 
 
 def minimize(
-    evaluate: Callable[[Vector], Point],
+    evaluate: Evaluate,
     start: Point,
     large: Vector,
     report: Callable[[int, Point], None],
@@ -93,9 +96,7 @@ def minimize(
     return search
 
 
-def _bfgs(
-    evaluate: Callable[[Vector], Point], search: Search, large: Vector, report: Callable[[int, Point], None], control: Control
-) -> None:
+def _bfgs(evaluate: Evaluate, search: Search, large: Vector, report: Callable[[int, Point], None], control: Control) -> None:
     inverse = np.linalg.inv(_metric(search))
     while True:
         point = search.point
@@ -148,11 +149,11 @@ def _limited(step: Vector, inverse: Float[np.ndarray, "p p"], gradient: Vector, 
     return step * min(1.0, 1.0 / np.max(np.abs(step) / large))
 
 
-def _line_search(evaluate: Callable[[Vector], Point], point: Point, step: Vector) -> Point | None:
+def _line_search(evaluate: Evaluate, point: Point, step: Vector) -> Point | None:
     """A point that lowers the objective enough along `step`: shorter where needed, longer where the slope stays steep."""
     slope, length, best = point.gradient @ step, 1.0, None
     for _ in range(30):
-        trial = evaluate(point.u + length * step)
+        trial = evaluate(point.u + length * step, point)
         good = trial.finite and trial.value <= point.value + 1e-4 * length * slope
         if good and best is not None and trial.value >= best.value:
             return best
@@ -184,7 +185,7 @@ def _update(inverse: np.ndarray, s: Vector, y: Vector) -> np.ndarray:
     return left @ inverse @ left.T + np.outer(s, s) / sy
 
 
-def _newton(evaluate: Callable[[Vector], Point], search: Search, large: Vector, control: Control) -> bool:
+def _newton(evaluate: Evaluate, search: Search, large: Vector, control: Control) -> bool:
     """Take up to three Newton steps with the true Hessian while they pay; True where the search is finished."""
     for remaining in (3, 2, 1, 0):
         point = search.point
@@ -205,7 +206,7 @@ def _newton(evaluate: Callable[[Vector], Point], search: Search, large: Vector, 
     return True
 
 
-def _newton_step(evaluate: Callable[[Vector], Point], search: Search, large: Vector) -> tuple[Vector, float] | None:
+def _newton_step(evaluate: Evaluate, search: Search, large: Vector) -> tuple[Vector, float] | None:
     """Note R and the decrement at the search's point; the Newton step from there and its predicted gain, None for none."""
     point = search.point
     if len(point.u) == 0:
@@ -226,7 +227,7 @@ def _newton_step(evaluate: Callable[[Vector], Point], search: Search, large: Vec
     return -R.vectors @ (along / np.maximum(sizes, 1e-8 * np.max(sizes))) / R.scale, gain
 
 
-def hessian(evaluate: Callable[[Vector], Point], point: Point, large: Vector) -> Float[np.ndarray, "p p"]:
+def hessian(evaluate: Evaluate, point: Point, large: Vector) -> Float[np.ndarray, "p p"]:
     """R: central differences of the gradient, with steps of a small part of a standard error in each coordinate."""
     with np.errstate(divide="ignore", over="ignore"):
         curvature = 0.5 * np.sum(point.by_subject**2, axis=0)
@@ -235,5 +236,6 @@ def hessian(evaluate: Callable[[Vector], Point], point: Point, large: Vector) ->
     for k in range(len(point.u)):
         step = np.zeros_like(point.u)
         step[k] = h[k]
-        rows.append((evaluate(point.u + step).gradient - evaluate(point.u - step).gradient) / (2 * h[k]))
+        ahead, behind = evaluate(point.u + step, point), evaluate(point.u - step, point)
+        rows.append((ahead.gradient - behind.gradient) / (2 * h[k]))
     return 0.5 * (np.array(rows).reshape(len(h), len(h)) + np.array(rows).reshape(len(h), len(h)).T)

@@ -13,6 +13,7 @@ from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites
 from nlmefit.estimate.method import Found, Kind, Reporter
 from nlmefit.estimate.modes import exact as closed_form
+from nlmefit.estimate.modes.empirical_bayes import Start
 from nlmefit.estimate.modes.marginal_likelihood import AbstractMarginalLikelihood, check_covariance
 from nlmefit.estimate.modes.objective import Contributions
 from nlmefit.estimate.modes.subject_modes import posterior_mode
@@ -68,7 +69,7 @@ class MaximumLikelihood(AbstractMarginalLikelihood, AbstractTrainer):
         return closed_form.evaluate(problem, self)
 
     def subject_contribution(
-        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
+        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Start, subject: Any
     ) -> Contributions:
         assert isinstance(model, AbstractExact)
         theta = coordinates.theta(u, fixed)
@@ -80,9 +81,7 @@ class MaximumLikelihood(AbstractMarginalLikelihood, AbstractTrainer):
             return value, value
 
         gradient, value = jax.jacfwd(objective, has_aux=True)(u)
-        return Contributions(
-            value, gradient, mode.z, mode.value, mode.hessian, mode.converged, mode.iterations, mode.failures, jnp.zeros(0)
-        )
+        return Contributions.at_mode(mode, value, gradient, jnp.zeros((start.z.shape[0], u.shape[0])))
 
 
 def _check_exact(problem: Problem) -> None:

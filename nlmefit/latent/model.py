@@ -109,14 +109,14 @@ class AbstractLatentModel(eqx.Module):
     def observe(self, theta: Theta, eta: Float[Array, "q"], subject: Any) -> dict[str, Distribution]:
         """Distribution of every observed site, batch shape (n,)."""
 
-    def taylor_expanded(self, theta: Theta, eta: Float[Array, "q"], subject: Any, order: int) -> Any:
-        """The subject, with the differential equations of `observe` replaced by their Taylor polynomial of that order around
-        (theta, eta).
+    def taylor_expanded(self, theta: Theta, eta: Float[Array, "q"], subject: Any, order: int) -> "AbstractLatentModel":
+        """The model for this subject, with the differential equations of `observe` replaced by their Taylor polynomial of that
+        order around (theta, eta).
 
-        There `observe` is exact in value and in as many derivatives; it stays what it is where there are none. The polynomial
-        is itself differentiable, in forward mode, in the point that it is made around.
+        There `observe` is exact in value and in as many derivatives; a model without differential equations is its own. The
+        polynomial is itself differentiable, in forward mode, in the point that it is made around.
         """
-        return subject
+        return self
 
     @property
     def solves_ode(self) -> bool:

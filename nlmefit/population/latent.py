@@ -37,11 +37,12 @@ from nlmefit.population.priors import between, block_name, latent_block, latent_
 from nlmefit.population.random_effects import flowed
 from nlmefit.population.record_wise import by_record, every_record
 from nlmefit.population.solver import goes_in_steps, solver_of, unsolvable
-from nlmefit.solve.amounts import Kinetics, steps
+from nlmefit.solve.amounts import Kinetics, expanded_amounts, steps
 from nlmefit.solve.amounts import amounts as solve
 from nlmefit.solve.choice import automatic, check_solver
 from nlmefit.solve.epochs import chosen
-from nlmefit.solve.taylor import by_forward_mode, expansion
+from nlmefit.solve.jets import Jet
+from nlmefit.solve.taylor import Expansion, by_forward_mode, expansion
 
 
 class PopulationModel(AbstractLatentModel):
@@ -59,6 +60,8 @@ class PopulationModel(AbstractLatentModel):
     """Whether amounts go from event to event, since parameters change in time or a closed form is more than a sum over doses."""
     written: Hashable = eqx.field(static=True, default=None)
     """The model's structure as it was when bound."""
+    expansion: Expansion | None = None
+    """A Taylor polynomial of one subject's amounts, in place of solving for them."""
 
     @classmethod
     def of(cls, model: AbstractModel, data: Subjects) -> "PopulationModel":
@@ -122,14 +125,13 @@ class PopulationModel(AbstractLatentModel):
             if name in self.model.endpoints
         }
 
-    def taylor_expanded(self, theta: Theta, eta: Float[Array, "q"], subject: Any, order: int) -> Any:
-        """The subject with Taylor polynomials for its amounts; unchanged where these have a closed form."""
+    def taylor_expanded(self, theta: Theta, eta: Float[Array, "q"], subject: Any, order: int) -> "PopulationModel":
         if not self.solves_ode:
-            return subject
+            return self
         inputs = self._inputs(theta, eta, subject)
         center, rebuild = _flat(inputs)
-        found = expansion(lambda x: self._amounts(rebuild(x), subject, self.model.amounts_read), center, order)
-        return eqx.tree_at(lambda s: s.expansion, subject, found, is_leaf=lambda x: x is None)
+        found = expansion(lambda x, n: self._expanded(rebuild, x, subject, self.model.amounts_read, n), center, order)
+        return replace(self, expansion=found)
 
     @property
     def solves_ode(self) -> bool:
@@ -144,11 +146,13 @@ class PopulationModel(AbstractLatentModel):
         amounts: dict[str, Any] = {}
         if spec.dynamics is not None and wanted:
             inputs = self._inputs(theta, eta, subject)
-            if subject.expansion is not None:
-                found = subject.expansion(_flat(inputs)[0])
+            if self.expansion is not None:
+                found = self.expansion(_flat(inputs)[0])
             elif self.solves_ode:
                 center, rebuild = _flat(inputs)
-                found = by_forward_mode(lambda x, s: self._amounts(rebuild(x), s, wanted))(center, subject)
+                found = by_forward_mode(
+                    lambda x, s: self._amounts(rebuild(x), s, wanted), lambda x, s: self._expanded(rebuild, x, s, wanted, 1)
+                )(center, subject)
             else:
                 found = self._amounts(inputs, subject, wanted)
             amounts = {name: found[:, place] for place, name in enumerate(wanted)}
@@ -237,6 +241,11 @@ class PopulationModel(AbstractLatentModel):
 
     def _amounts(self, inputs: Any, subject: Any, wanted: tuple[str, ...]) -> Float[Array, "n w"]:
         return solve(self._kinetics(inputs, subject), self._solver, wanted)
+
+    def _expanded(
+        self, rebuild: Callable[[Array], Any], x: Float[Array, " k"], subject: Any, wanted: tuple[str, ...], order: int
+    ) -> Jet:
+        return expanded_amounts(lambda x: self._kinetics(rebuild(x), subject), x, self._solver, wanted, order)
 
     def _kinetics(self, inputs: Any, subject: Any) -> Kinetics:
         along = None

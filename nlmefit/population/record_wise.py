@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Literal
 from numpyro.distributions import Distribution
 
+from nlmefit.core.dependence import reached
 from nlmefit.latent.distribution import ByRecord
 
 
@@ -33,9 +33,6 @@ def _axes(method: Callable[[dict[str, Any]], Any], first: dict[str, Any], axes: 
     """0 for what depends on a vector, None for the rest, in the form of what `method` returns."""
     traced, form = jax.make_jaxpr(method, return_shape=True)(first)
     flat = [axes[name] for name in sorted(axes)]  # as a PyTree orders a dictionary
-    reached = {var for var, axis in zip(traced.jaxpr.invars, flat, strict=True) if axis == 0}
-    for step in traced.jaxpr.eqns:
-        if any(not isinstance(var, Literal) and var in reached for var in step.invars):
-            reached.update(step.outvars)
-    found = [None if isinstance(var, Literal) or var not in reached else 0 for var in traced.jaxpr.outvars]
+    vectors = [var for var, axis in zip(traced.jaxpr.invars, flat, strict=True) if axis == 0]
+    found = [0 if hit else None for hit in reached(traced.jaxpr, vectors)]
     return jax.tree.unflatten(jax.tree.structure(form), found)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from nlmefit.core.dependence import reached
 from nlmefit.core.errors import ModelError
 from nlmefit.declare.compartments import AbstractCompartments
 from nlmefit.declare.dynamics import AbstractDynamics
@@ -59,10 +60,10 @@ def is_linear(dynamics: AbstractDynamics, names: Sequence[str]) -> bool:
     size = len(dynamics.compartments)
 
     def jacobian(t: Any, A: Any, p: Any) -> Any:
-        return jax.jacfwd(lambda A: vector_field(dynamics, t, A, dict(zip(names, p, strict=True))))(A)
+        return jax.jacfwd(lambda A: jnp.stack(vector_field(dynamics, t, A, dict(zip(names, p, strict=True)))))(A)
 
     def at_zero(t: Any, p: Any) -> Any:
-        return vector_field(dynamics, t, jnp.zeros(size), dict(zip(names, p, strict=True)))
+        return jnp.stack(vector_field(dynamics, t, jnp.zeros(size), dict(zip(names, p, strict=True))))
 
     p = [1.0] * len(names)
     moved = depends(lambda t, A: jacobian(t, A, p), 1.0, jnp.ones(size))
@@ -71,7 +72,7 @@ def is_linear(dynamics: AbstractDynamics, names: Sequence[str]) -> bool:
 
 def depends(function: Callable[..., Any], *arguments: Any) -> list[bool]:
     """By output: whether it is computed from any of the arguments."""
-    return _reached(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return reached(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def depending(function: Callable[[Any], Mapping[str, Any]], argument: Any) -> list[str]:
@@ -84,12 +85,3 @@ def depending(function: Callable[[Any], Mapping[str, Any]], argument: Any) -> li
         return [jnp.asarray(v) for v in found.values()]
 
     return [name for name, used in zip(names, depends(values, argument), strict=True) if used]
-
-
-def _reached(jaxpr: Any) -> list[bool]:
-    """Which outputs depend on the inputs; an equation passes dependence from any input to all its outputs."""
-    tainted = {id(v) for v in jaxpr.invars}
-    for equation in jaxpr.eqns:
-        if any(id(v) in tainted for v in equation.invars):
-            tainted |= {id(v) for v in equation.outvars}
-    return [id(v) in tainted for v in jaxpr.outvars]

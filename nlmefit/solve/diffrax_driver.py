@@ -1,5 +1,6 @@
 """Amounts of one subject by diffrax's own driver, from group to group of events: a reference, and any solver that diffrax has."""
 
+from collections.abc import Callable
 from typing import Any
 
 import diffrax
@@ -8,13 +9,15 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from nlmefit.declare.solver import Diffrax
-from nlmefit.solve.ode import Derivative, Solution
 from nlmefit.solve.timeline import Timeline
+
+Derivative = Callable[[Any, Any, Any], Any]
+"""(t, A, group) -> dA/dt during the interval that ends at the group, inputs included."""
 
 
 def integrate(
     derivative: Derivative, driver: Diffrax, line: Timeline, initial: Float[Array, " c"], to_come: Any = 0.0
-) -> Solution:
+) -> Float[Array, "g c"]:
     """Amounts just before each group (g, c); NaN after an interval that takes more than `max_steps` steps.
 
     `atol` is relative to the largest amount that was ever put into a compartment; `to_come` (c,) are put in by other ways than
@@ -43,7 +46,7 @@ def integrate(
         # a solve that gave up returns the finite state that it had reached
         before = jnp.where(solution.result == diffrax.RESULTS.successful, solution.ys[0], jnp.nan)
         before = jnp.where(line.elapsed[group] > 0, before, now)
-        return line.keep[group] * before + line.add[group], (before, solution.stats["num_steps"])
+        return line.keep[group] * before + line.add[group], before
 
-    before, steps = lax.scan(interval, initial, jnp.arange(line.time.shape[0]))[1]
-    return Solution(before, jnp.sum(steps))
+    before: Array = lax.scan(interval, initial, jnp.arange(line.time.shape[0]))[1]
+    return before

@@ -9,12 +9,14 @@ Steinebach G (2023) Construction of Rosenbrock-Wanner method Rodas5P and numeric
     Equations package. BIT Numerical Mathematics 63:27.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from nlmefit.solve import jets
+from nlmefit.solve.jets import Jet
+from nlmefit.solve.ode import Field
 
 SHORTEST = 1e-40
 """Added to every step: one of length 0 (events at one time) then leaves A as it is, with the derivatives in h that it has, and
@@ -50,29 +52,28 @@ _NODES = (0.0, 0.6358126895828704, 0.4095798393397535, 0.9769306725060716, 0.428
 _SLOPES = (GAMMA, -0.42387512638858027, -0.3384627126235924, 1.8046452872882734, 2.325825639765069, 0.0, 0.0, 0.0)
 
 
-def rodas5p(f: Callable[[Any, Any], Any], t: Any, A: Any, h: Any) -> tuple[Any, Any]:
+def rodas5p(f: Field, t: Jet, A: Jet, h: Jet) -> tuple[Jet, Any]:
     """A after a step of h, and the estimate of its error."""
     h = h + SHORTEST
-    jacobian = jax.jacfwd(lambda A: f(t, A))(A)
-    drift = jax.jvp(lambda t: f(t, A), (t,), (jnp.ones_like(t),))[1]
-    solved = inverse(jnp.eye(A.shape[0]) / (GAMMA * h) - jacobian)
-    increments: list[Any] = []
+    shorter = jets.apply(lambda h: 1.0 / h, h)
+    W = (1.0 / GAMMA) * shorter * jnp.eye(A.value.shape[0]) - f.jacobian(t, A)
+    drift, inverted = f.drift(t, A), inverse(W.value)
+    increments: list[Jet] = []
     point = A
     for stage, (node, slope) in enumerate(zip(_NODES, _SLOPES, strict=True)):
         if stage < len(_A):
-            point = A + _sum(_A[stage], increments)
+            point = _sum(_A[stage], increments) + A
         else:
             point = point + increments[-1]
-        right = f(t + node * h, point) + _sum(_C[stage], increments) / h + slope * h * drift
-        increments.append(jnp.sum(solved * right, axis=1))
-    return point + increments[-1], increments[-1]
+        right = f(t + node * h, point) + shorter * _sum(_C[stage], increments) + slope * h * drift
+        increments.append(jets.solve(inverted, W, right))
+    return point + increments[-1], increments[-1].value
 
 
-def _sum(weights: tuple[float, ...], terms: list[Any]) -> Any:
-    return sum((w * k for w, k in zip(weights, terms, strict=True)), 0.0)
+def _sum(weights: tuple[float, ...], terms: list[Jet]) -> Jet:
+    return sum((w * k for w, k in zip(weights, terms, strict=True)), jets.constant(0.0))
 
 
-@jax.custom_jvp
 def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """By elimination without pivoting: for short steps the diagonal dominates, and a bad inverse makes a step that is refused."""
     size = matrix.shape[0]
@@ -82,10 +83,3 @@ def inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
         whole = whole - whole[:, k : k + 1] * row
         whole = whole.at[k].set(row)
     return whole[:, size:]
-
-
-@inverse.defjvp
-def _inverse_jvp(primals: tuple[Any], tangents: tuple[Any]) -> tuple[Any, Any]:
-    result = inverse(primals[0])
-    moved = jnp.sum(tangents[0][:, :, None] * result[None, :, :], axis=1)
-    return result, -jnp.sum(result[:, :, None] * moved[None, :, :], axis=1)

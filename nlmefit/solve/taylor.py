@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nlmefit.solve.jets import Jet, full
+
 
 class Expansion(eqx.Module):
     """sum_m D^m f(center)[x - center, ...] / m!."""
@@ -34,30 +36,40 @@ class Expansion(eqx.Module):
         return total
 
 
-def expansion(function: Callable[[Array], Array], center: Float[Array, " k"], order: int) -> Expansion:
+Expand = Callable[[Array, int], Jet]
+"""(center, order) -> the function there with its derivatives, two at most."""
+
+
+def expansion(expand: Expand, center: Float[Array, " k"], order: int) -> Expansion:
     """The polynomial of that order around `center`."""
 
-    def level(m: int) -> Callable[[Array], tuple[Array, ...]]:
-        if m == 0:
-            return lambda x: (function(x),)
-        below = level(m - 1)
+    def derivatives(x: Array, order: int) -> tuple[Array, ...]:
+        if order <= 2:
+            return _tensors(expand(x, order), x.shape[0], order)
 
         def highest(x: Array) -> tuple[Array, tuple[Array, ...]]:
-            found = below(x)
+            found = derivatives(x, order - 1)
             return found[-1], found
 
-        def both(x: Array) -> tuple[Array, ...]:
-            top, found = jax.jacfwd(highest, has_aux=True)(x)
-            return (*found, top)
+        top, found = jax.jacfwd(highest, has_aux=True)(x)
+        return (*found, top)
 
-        return both
-
-    return Expansion(center, level(order)(center))
+    return Expansion(center, derivatives(center, order))
 
 
-def by_forward_mode(function: Callable[[Array, Any], Array]) -> Callable[[Array, Any], Array]:
-    """`function(x, data)` with its derivative in x by forward mode also where it is asked for in reverse: its Jacobian is
-    computed along with it, so that loops inside of it are no obstacle (NUTS and SVI differentiate in reverse)."""
+def _tensors(jet: Jet, k: int, order: int) -> tuple[Array, ...]:
+    """Value, gradient and matrix of second derivatives, zeros for those that there are not."""
+    shape = jet.value.shape
+    first = jnp.zeros((*shape, k)) if jet.first is None else jet.first
+    second = jnp.zeros((*shape, k, k)) if jet.second is None else full(jet.second, k)
+    return (jet.value, first, second)[: order + 1]
+
+
+def by_forward_mode(
+    function: Callable[[Array, Any], Array], expand: Callable[[Array, Any], Jet]
+) -> Callable[[Array, Any], Array]:
+    """`function(x, data)` with its derivative in x by forward mode also where it is asked for in reverse: `expand` computes its
+    Jacobian along with it, so that loops inside of it are no obstacle (NUTS and SVI differentiate in reverse)."""
 
     @eqx.filter_custom_jvp
     def wrapped(x: Array, data: Any) -> Array:
@@ -66,12 +78,7 @@ def by_forward_mode(function: Callable[[Array, Any], Array]) -> Callable[[Array,
     @wrapped.def_jvp
     def rule(primals: tuple[Array, Any], tangents: tuple[Array | None, Any]) -> tuple[Array, Array]:
         x, data = primals
-
-        def twice(x: Array) -> tuple[Array, Array]:
-            value = function(x, data)
-            return value, value
-
-        jacobian, value = jax.jacfwd(twice, has_aux=True)(x)
+        value, jacobian = _tensors(expand(x, data), x.shape[0], 1)
         return value, jnp.zeros_like(value) if tangents[0] is None else jacobian @ tangents[0]
 
     return wrapped

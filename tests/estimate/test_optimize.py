@@ -35,7 +35,7 @@ def saddle(u):
 
 
 def run(function, start, **control) -> Search:
-    def evaluate(u):
+    def evaluate(u, near=None):
         value, gradient = function(u)
         rows = np.outer([0.7, 0.3], gradient) + np.outer([1, -1], np.ones(len(u)))
         return Point(u, float(value), gradient, rows)
@@ -86,7 +86,7 @@ def test_hessian_by_differences():
     value, gradient = rosenbrock(u)
     point = Point(u, value, gradient, np.outer([2.0, -1.0], np.full(2, 30.0)))
 
-    def evaluate(u):
+    def evaluate(u, near=None):
         value, gradient = rosenbrock(u)
         return Point(u, value, gradient, np.outer([1], gradient))
 
@@ -100,7 +100,7 @@ def test_a_coordinate_that_fades_away_does_not_hold_up_the_others():
     noise = np.random.default_rng(0).standard_normal((12, 5))
     noise -= noise.mean(axis=0)
 
-    def evaluate(u):
+    def evaluate(u, near=None):
         v, fading = u[:4], np.exp(2 * u[4])
         gradient = np.r_[A @ v + np.tanh(v), 2 * fading]
         scale = np.r_[np.sqrt(np.diag(A)) / 2.4, 2 * fading]
@@ -116,7 +116,7 @@ def test_no_search_ends_in_a_linear_algebra_error():
     search = run(lambda u: (float(u @ u), np.array([np.inf if abs(u[0]) > 1 else 2 * u[0], 2 * u[1]])), [0.5, 3.0])
     assert search.point.finite
     point = Point(np.zeros(2), 1.0, np.full(2, 1e200), np.full((3, 2), 1e300))
-    found = minimize(lambda u: point, point, np.ones(2), lambda i, p: None)
+    found = minimize(lambda u, near: point, point, np.ones(2), lambda i, p: None)
     assert "curvature" in found.stopped
 
 

@@ -155,7 +155,7 @@ class ChainCoordinates:
                 theta = self._theta(self._position(x[:p]))[0]
                 root = self.model.omega(theta)
                 whitened = jax.scipy.linalg.solve_triangular(root, x[p:], lower=True)
-                return -log_joint(self.model, theta, root, whitened, local)
+                return -log_joint(local, theta, root, whitened, subject)
 
             second = jax.jacfwd(jax.grad(joint))(jnp.concatenate([origin, root0 @ z]))
             return second[p:, :p], second[p:, p:]

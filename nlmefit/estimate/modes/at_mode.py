@@ -10,7 +10,7 @@ Nothing differentiates through the inner search.
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +22,24 @@ from nlmefit.estimate.density import Sites
 from nlmefit.estimate.factor import factorize, solve
 from nlmefit.estimate.method import Found, Reporter
 from nlmefit.estimate.modes import exact as closed_form
-from nlmefit.estimate.modes.empirical_bayes import Mode, find_mode, find_mode_by_expansion
+from nlmefit.estimate.modes.empirical_bayes import Mode, Start, find_mode, find_mode_by_expansion
 from nlmefit.estimate.modes.marginal_likelihood import AbstractMarginalLikelihood
 from nlmefit.estimate.modes.objective import Contributions
 from nlmefit.estimate.problem import Problem
 from nlmefit.latent.model import AbstractExact, AbstractLatentModel
 
-SitesAt = Callable[[Array], Sites]
-"""The sites of a subject as a function of u, with polynomials around its mode where the model solves differential equations."""
+
+class LocalSites(NamedTuple):
+    """The sites of a subject at given theta where a method looks at them."""
+
+    mode: Sites
+    """For z at and around the mode."""
+    zero: Sites
+    """For z at and around 0."""
+
+
+SitesAt = Callable[[Array], LocalSites]
+"""They as a function of u."""
 
 
 class AbstractAtMode(AbstractMarginalLikelihood):
@@ -52,47 +62,43 @@ class AbstractAtMode(AbstractMarginalLikelihood):
         return super().find(problem, progress, key)
 
     @abc.abstractmethod
-    def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
+    def inner(self, sites: LocalSites, z: Float[Array, "q"]) -> Scalar:
         """What the inner problem minimizes: -log p(y, z | theta), or the method's version of it."""
 
     @abc.abstractmethod
-    def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array]:
-        """-2 log p(y | theta) as the method approximates it, n log(2 pi) included; and its gradient in u."""
+    def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array, Array]:
+        """-2 log p(y | theta) as the method approximates it, n log(2 pi) included; its gradient in u; and dz*/du (q, p)."""
 
     def subject_contribution(
-        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
+        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Start, subject: Any
     ) -> Contributions:
-        """One subject's contribution, its gradient in u, and the mode found from `start`."""
-
-        def sites_at(u: Array, local: Any = None, center: Any = None) -> Sites:
+        def sites_at(u: Array, at_mode: AbstractLatentModel = model, at_zero: AbstractLatentModel = model) -> LocalSites:
             theta = coordinates.theta(u, fixed)
-            return Sites(model, theta, model.omega(theta), subject, local, center)
+            root = model.omega(theta)
+            return LocalSites(Sites(at_mode, theta, root, subject), Sites(at_zero, theta, root, subject))
 
-        sites, local, center = sites_at(u), None, None
+        here, local, zero = sites_at(u).mode, model, model
         if model.solves_ode and self.at_origin:
-            center = sites.taylor_expanded(jnp.zeros_like(start), self.order).local
-            sites = sites_at(u, None, center)
-        if model.solves_ode and start.shape[0] > 0:
+            zero = here.taylor_expanded(jnp.zeros_like(start.z), self.order).model
+        if model.solves_ode and start.z.shape[0] > 0:
             mode, local = find_mode_by_expansion(
-                lambda z, order: sites.taylor_expanded(z, order).local,
-                lambda local, z: self.inner(sites.by(local), z),
+                lambda z, order: here.taylor_expanded(z, order).model,
+                lambda local, z: self.inner(sites_at(u, local, zero), z),
                 start,
                 self.order if self.has_modes else 1,
             )
         else:
             if model.solves_ode:
-                local = sites.taylor_expanded(start, self.order).local
-            mode = find_mode(lambda z: self.inner(sites, z), start)
-        value, gradient = self.contribution(lambda u: sites_at(u, local, center), u, mode)
-        return Contributions(
-            value, gradient, mode.z, mode.value, mode.hessian, mode.converged, mode.iterations, mode.failures, jnp.zeros(0)
-        )
+                local = here.taylor_expanded(start.z, self.order).model
+            mode = find_mode(lambda z: self.inner(sites_at(u, model, zero), z), start.z)
+        value, gradient, moves = self.contribution(lambda u: sites_at(u, local, zero), u, mode)
+        return Contributions.at_mode(mode, value, gradient, moves)
 
 
 def implicitly(
-    approximation: Callable[[Sites, Array], tuple[Array, Array]], sites_at: SitesAt, u: Array, z: Float[Array, "q"]
-) -> tuple[Scalar, Array]:
-    """F and dF/du from a function that gives F and g at (u, z), which have their evaluation of the model in common."""
+    approximation: Callable[[LocalSites, Array], tuple[Array, Array]], sites_at: SitesAt, u: Array, z: Float[Array, "q"]
+) -> tuple[Scalar, Array, Array]:
+    """F, dF/du and dz/du from a function that gives F and g at (u, z), which have their evaluation of the model in common."""
     p = u.shape[0]
 
     def both(w: Array) -> tuple[tuple[Array, Array], Array]:
@@ -100,7 +106,8 @@ def implicitly(
         return (value, slope), value
 
     (change, curvature), value = jax.jacfwd(both, has_aux=True)(jnp.concatenate([u, z]))
-    return value, change[:p] - change[p:] @ solve(factorize(curvature[:, p:]), curvature[:, :p])
+    moves = -solve(factorize(curvature[:, p:]), curvature[:, :p])
+    return value, change[:p] + change[p:] @ moves, moves
 
 
 def two_log_integral(value: Scalar, log_determinant: Scalar, q: int) -> Scalar:

@@ -1,8 +1,7 @@
 """Empirical Bayes: the mode of p(z | y, theta) for one subject, found deterministically.
 
 Newton's method on -log p(y, z) with exact second derivatives (forward mode) inside a trust region, whose radius grows and
-shrinks by how well the quadratic model predicts the fall: from z = 0 it finds the mode of the valley that it starts in. It
-always starts where it is told to, never where the last call ended, so that the objective is a function of theta alone.
+shrinks by how well the quadratic model predicts the fall: it finds the mode of the valley that it starts in.
 """
 
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from nlmefit.core.typing import Scalar
@@ -21,6 +21,22 @@ FIRST_RADIUS, LONGEST_STEP = 1.0, 4.0
 overflow."""
 SMALL_DECREMENT = 1e-10
 """Newton decrement below which the next full step ends the search (its error is then quadratically smaller)."""
+
+
+class Start(NamedTuple):
+    """Where a search for a mode begins, and what is known of the curvature there."""
+
+    z: Any
+    """(q,), or (N, q) of all subjects, as is what follows."""
+    hessian: Any
+    """(q, q): that of -log p(y, z | theta) at a mode for a theta close by, where `known`."""
+    known: Any
+
+    @classmethod
+    def cold(cls, z: Float[np.ndarray, "*N q"]) -> "Start":
+        """From z, with nothing known."""
+        z = np.asarray(z, float)
+        return cls(z, np.broadcast_to(np.eye(z.shape[-1]), (*z.shape, z.shape[-1])), np.zeros(z.shape[:-1], bool))
 
 
 class Mode(NamedTuple):
@@ -74,25 +90,52 @@ def find_mode(
     limit: int = 100,
     *,
     expanded: Callable[[Array], tuple[Scalar, Array, Array]] | None = None,
-    noise: float = 0.0,
 ) -> Mode:
     """Minimize `objective` from `start`; NaN counts as infinitely bad.
 
     `expanded(z)`, where given, is the objective's value, gradient and an approximation of its Hessian, in place of exact
-    derivatives (the steps are then Gauss and Newton's). `noise` is the relative error of its values, below which a rise is none.
+    derivatives (the steps are then Gauss and Newton's).
     """
     if start.shape[0] == 0:
         yes, none = jnp.array(True), jnp.array(0)
         return Mode(start, objective(start), jnp.zeros((0, 0)), yes, none, none)
+    end = _descent(expanded or partial(expand, objective), start, limit, None if expanded is None else _nothing_lacking)
+    small = end.decrement < 1e-8 * jnp.maximum(1.0, jnp.abs(end.value) * 1e-3)
+    converged = small & is_positive(factorize(end.hessian)) & jnp.isfinite(end.value)
+    return Mode(end.z, end.value, end.hessian, converged, end.iterations, end.failures)
+
+
+Lacking = Callable[[Array], Array]
+"""What an approximate Hessian lacks at the start of a search, given the approximation there."""
+
+
+def _nothing_lacking(hessian: Array) -> Array:
+    return jnp.zeros_like(hessian)
+
+
+def _descent(
+    expanded: Callable[[Array], tuple[Scalar, Array, Array]],
+    start: Float[Array, "q"],
+    limit: int,
+    lacking: Lacking | None,
+    noise: float = 0.0,
+    enough: Scalar | float = -1.0,
+) -> _State:
+    """Steps inside a trust region until they end. With `lacking` the Hessian of `expanded` is an approximation, and what it lacks
+    is learnt from step to step. `noise` is the relative error of its values, below which a rise is none. A decrement below
+    `enough` ends the search before the step that it belongs to."""
 
     def body(s: _State) -> _State:
         trial = s.z + s.step
-        value, gradient, hessian = expand(objective, trial) if expanded is None else expanded(trial)
+        value, gradient, hessian = expanded(trial)
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient)) & jnp.all(jnp.isfinite(hessian))
         fall = s.value - value + noise * (1.0 + jnp.abs(value))
         last = s.decrement < SMALL_DECREMENT + 1e-15 * jnp.abs(s.value)
         accept = finite & ((fall >= 1e-4 * s.gain) | last)
-        change = s.change if expanded is None else _secant(s, trial - s.z, gradient - s.gradient, hessian)
+        change = s.change
+        if lacking is not None:
+            learnt = _secant(s, trial - s.z, gradient - s.gradient, hessian)
+            change = jnp.where(s.iterations == 0, lacking(hessian), learnt)
 
         def choose(new: Array, old: Array) -> Array:
             return jnp.where(accept, new, old)
@@ -115,7 +158,7 @@ def find_mode(
             gain,
             decrement,
             radius,
-            (accept & last) | stalled,
+            (accept & (last | (decrement < enough))) | stalled,
             s.iterations + 1,
             s.failures + ~finite,
         )
@@ -138,10 +181,7 @@ def find_mode(
         none,
         none,
     )
-    end = jax.lax.while_loop(lambda s: ~s.done & (s.iterations < limit), body, first)
-    small = end.decrement < 1e-8 * jnp.maximum(1.0, jnp.abs(end.value) * 1e-3)
-    converged = small & is_positive(factorize(end.hessian)) & jnp.isfinite(end.value)
-    return Mode(end.z, end.value, end.hessian, converged, end.iterations, end.failures)
+    return jax.lax.while_loop(lambda s: ~s.done & (s.iterations < limit), body, first)
 
 
 class _Damped(NamedTuple):
@@ -208,10 +248,12 @@ def _secant(s: _State, moved: Array, rise: Array, hessian: Array) -> Array:
 
 POLISHED = 1e-5
 """A move of the mode, in prior standard deviations, below which its polynomial's error (of second order in it) is none."""
+CLOSE = 1e-7
+"""A decrement at which one more step with a known curvature comes within POLISHED of the mode."""
 
 
 def find_mode_by_expansion(
-    expand_at: Callable[[Array, int], Any], objective: Callable[[Any, Array], Scalar], start: Float[Array, "q"], order: int
+    expand_at: Callable[[Array, int], Any], objective: Callable[[Any, Array], Scalar], start: Start, order: int
 ) -> tuple[Mode, Any]:
     """The mode where the model solves differential equations, and the polynomial model of that order around it.
 
@@ -219,13 +261,15 @@ def find_mode_by_expansion(
     steps with first derivatives only, to within their linear convergence; then the mode of the polynomial of the order that the
     method needs anyway, around the last point, until it stays where the polynomial is made.
     """
-    close = find_mode(
-        lambda z: objective(expand_at(z, 1), z),
-        start,
-        limit=30,
-        expanded=lambda z: expand(partial(objective, expand_at(z, 1)), z),
-        noise=1e-6,
-    )
+
+    def first_order(z: Array) -> tuple[Scalar, Array, Array]:
+        return expand(partial(objective, expand_at(z, 1)), z)
+
+    def lacking(hessian: Array) -> Array:
+        return jnp.where(start.known, start.hessian - hessian, 0.0)
+
+    close = _descent(first_order, start.z, 30, lacking, noise=1e-6, enough=jnp.where(start.known, CLOSE, SMALL_DECREMENT))
+    nearby = close.z + jnp.where(close.decrement < CLOSE, 1.0, 0.0) * close.step
 
     around = jax.jit(lambda z: expand_at(z, order))  # traced once for the loop and its first state
 
@@ -242,9 +286,10 @@ def find_mode_by_expansion(
         moved = jnp.where(jnp.isfinite(mode.value), moved, 0.0)
         return Polish(model, mode._replace(failures=s.mode.failures + ~jnp.isfinite(mode.value)), moved, s.passes + 1)
 
-    shape = jax.eval_shape(around, start)
+    shape = jax.eval_shape(around, start.z)
     empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
-    first = Polish(empty, close, jnp.array(jnp.inf), jnp.array(0))
+    mode = Mode(nearby, close.value, close.hessian, jnp.array(False), close.iterations, close.failures)
+    first = Polish(empty, mode, jnp.array(jnp.inf), jnp.array(0))
     end = jax.lax.while_loop(lambda s: (s.moved > POLISHED) & (s.passes < 8), body, first)
     converged = end.mode.converged & (end.moved < 100 * POLISHED)
     return end.mode._replace(converged=converged, iterations=close.iterations + end.passes), end.model

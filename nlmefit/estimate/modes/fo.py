@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.core.typing import Scalar
-from nlmefit.estimate.density import Moments, Sites, gaussian_log_likelihood, moments
+from nlmefit.estimate.density import Moments, gaussian_log_likelihood, moments
 from nlmefit.estimate.factor import factorize, log_determinant, solve
-from nlmefit.estimate.modes.at_mode import AbstractAtMode, SitesAt
+from nlmefit.estimate.modes.at_mode import AbstractAtMode, LocalSites, SitesAt
 from nlmefit.estimate.modes.empirical_bayes import Mode
 from nlmefit.estimate.modes.interaction import normal_inner
 from nlmefit.estimate.modes.marginal_likelihood import check_covariance
@@ -51,10 +51,10 @@ class FO(AbstractAtMode):
     def has_modes(self) -> bool:
         return False
 
-    def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
+    def inner(self, sites: LocalSites, z: Float[Array, "q"]) -> Scalar:
         return normal_inner(sites, z, False, "FO")
 
-    def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array]:
+    def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array, Array]:
         origin = jnp.zeros_like(mode.z)
 
         def both(u: Array) -> tuple[Scalar, Scalar]:
@@ -62,14 +62,14 @@ class FO(AbstractAtMode):
             return value, value
 
         gradient, value = jax.jacfwd(both, has_aux=True)(u)
-        return value, gradient
+        return value, gradient, jnp.zeros((mode.z.shape[0], u.shape[0]))
 
 
-def _linearized(sites: Sites, origin: Float[Array, "q"]) -> Scalar:
+def _linearized(sites: LocalSites, origin: Float[Array, "q"]) -> Scalar:
     """-2 log L_i."""
 
     def mean(z: Array) -> tuple[Array, Moments]:
-        m = moments(sites.origin(z), "FO")
+        m = moments(sites.zero(z), "FO")
         return m.mean, m
 
     slope, m = jax.jacfwd(mean, has_aux=True)(origin)

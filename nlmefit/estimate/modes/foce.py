@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.core.typing import Scalar
-from nlmefit.estimate.density import Moments, Sites, gaussian_log_likelihood
+from nlmefit.estimate.density import Moments, gaussian_log_likelihood
 from nlmefit.estimate.factor import factorize, log_determinant
-from nlmefit.estimate.modes.at_mode import SitesAt, implicitly, two_log_integral
+from nlmefit.estimate.modes.at_mode import LocalSites, SitesAt, implicitly, two_log_integral
 from nlmefit.estimate.modes.empirical_bayes import Mode
 from nlmefit.estimate.modes.interaction import AbstractWithInteraction, normal_inner, normal_moments
 from nlmefit.latent.program import log_prior
@@ -39,13 +39,13 @@ class FOCE(AbstractWithInteraction):
     def name(self) -> str:
         return "FOCE with interaction" if self.interaction else "FOCE"
 
-    def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
+    def inner(self, sites: LocalSites, z: Float[Array, "q"]) -> Scalar:
         return normal_inner(sites, z, self.interaction, "FOCE")
 
-    def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array]:
+    def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array, Array]:
         return implicitly(self._linearized, sites_at, u, mode.z)
 
-    def _linearized(self, sites: Sites, z: Float[Array, "q"]) -> tuple[Scalar, Float[Array, "q"]]:
+    def _linearized(self, sites: LocalSites, z: Float[Array, "q"]) -> tuple[Scalar, Float[Array, "q"]]:
         """-2 log L_i, and the gradient of `inner`, from one Jacobian."""
 
         def spread(z: Array) -> tuple[tuple[Array, Array], Moments]:

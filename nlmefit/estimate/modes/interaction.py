@@ -7,8 +7,8 @@ from jaxtyping import Array, Float
 
 from nlmefit.core.options import check_truth
 from nlmefit.core.typing import Scalar
-from nlmefit.estimate.density import Moments, Sites, gaussian_log_likelihood, moments
-from nlmefit.estimate.modes.at_mode import AbstractAtMode
+from nlmefit.estimate.density import Moments, gaussian_log_likelihood, moments
+from nlmefit.estimate.modes.at_mode import AbstractAtMode, LocalSites
 from nlmefit.estimate.modes.marginal_likelihood import check_covariance
 from nlmefit.estimate.standard_errors import Covariance
 from nlmefit.latent.program import log_prior
@@ -46,14 +46,14 @@ def interaction_note(interaction: bool) -> dict[str, str]:
     return {"interaction": f"residual variance at {where}"}
 
 
-def normal_moments(sites: Sites, z: Float[Array, "q"], interaction: bool, method: str) -> Moments:
+def normal_moments(sites: LocalSites, z: Float[Array, "q"], interaction: bool, method: str) -> Moments:
     """Moments at z; without interaction the variance is that at z = 0."""
-    m = moments(sites(z), method)
+    m = moments(sites.mode(z), method)
     if interaction:
         return m
-    return m._replace(variance=moments(sites.origin(jnp.zeros_like(z)), method).variance)
+    return m._replace(variance=moments(sites.zero(jnp.zeros_like(z)), method).variance)
 
 
-def normal_inner(sites: Sites, z: Float[Array, "q"], interaction: bool, method: str) -> Scalar:
+def normal_inner(sites: LocalSites, z: Float[Array, "q"], interaction: bool, method: str) -> Scalar:
     """-log p(y, z) of normal observations."""
     return -gaussian_log_likelihood(normal_moments(sites, z, interaction, method)) - log_prior(z)

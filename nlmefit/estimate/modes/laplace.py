@@ -21,9 +21,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nlmefit.core.typing import Scalar
-from nlmefit.estimate.density import Sites, log_joint
+from nlmefit.estimate.density import log_joint
 from nlmefit.estimate.factor import factorize, log_determinant, solve, solve_upper
-from nlmefit.estimate.modes.at_mode import SitesAt, two_log_integral
+from nlmefit.estimate.modes.at_mode import LocalSites, SitesAt, two_log_integral
 from nlmefit.estimate.modes.empirical_bayes import Mode
 from nlmefit.estimate.modes.interaction import AbstractWithInteraction, normal_inner
 
@@ -42,20 +42,25 @@ class Laplace(AbstractWithInteraction):
     def name(self) -> str:
         return "Laplace" if self.interaction else "Laplace without interaction"
 
-    def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
+    def inner(self, sites: LocalSites, z: Float[Array, "q"]) -> Scalar:
         if self.interaction:
-            return -log_joint(sites, z)
+            return -log_joint(sites.mode, z)
         return normal_inner(sites, z, False, "Laplace without interaction")
 
-    def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array]:
+    def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array, Array]:
         p, q = u.shape[0], mode.z.shape[0]
-        here, found = sites_at(u), factorize(mode.hessian)
+        here, found = sites_at(u).mode, factorize(mode.hessian)
         C = solve_upper(found, jnp.diag(1.0 / jnp.sqrt(found.pivots)))
 
         def slope(z: Array) -> Array:
             """l_w at (u, z), the model expanded there."""
             local = here.model.taylor_expanded(here.theta, here.root @ z, here.subject, 1)
-            return jnp.concatenate(jax.jacfwd(lambda u, z: self.inner(sites_at(u).by(local), z), argnums=(0, 1))(u, z))
+
+            def inner(u: Array, z: Array) -> Scalar:
+                sites = sites_at(u)
+                return self.inner(sites._replace(mode=sites.mode.by(local)), z)
+
+            return jnp.concatenate(jax.jacfwd(inner, argnums=(0, 1))(u, z))
 
         def along(c: Array) -> tuple[Array, Array, Array]:
             """l_w and its two derivatives."""
@@ -71,5 +76,5 @@ class Laplace(AbstractWithInteraction):
         # The search's Hessian is that of a polynomial around a point close by: C' H C is I but for that.
         whitened = factorize(once[:, p:] @ C)
         logs = log_determinant(found) + log_determinant(whitened)
-        gradient = change[:p] - (change[p:] @ C) @ solve(whitened, once[:, :p])
-        return two_log_integral(mode.value, logs, q), gradient
+        moves = -C @ solve(whitened, once[:, :p])
+        return two_log_integral(mode.value, logs, q), change[:p] + change[p:] @ moves, moves

@@ -16,6 +16,7 @@ from nlmefit.core.typing import Theta
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.method import AbstractMethod, Found, Kind, Reporter
 from nlmefit.estimate.modes import search
+from nlmefit.estimate.modes.empirical_bayes import Start
 from nlmefit.estimate.modes.objective import Contributions
 from nlmefit.estimate.posterior import AbstractPosterior, Gaussian
 from nlmefit.estimate.problem import Problem
@@ -54,7 +55,7 @@ class AbstractMarginalLikelihood(AbstractMethod):
 
     @abc.abstractmethod
     def subject_contribution(
-        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
+        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Start, subject: Any
     ) -> Contributions:
         """One subject's contribution and its gradient in u, its random effects sought from `start`."""
 

@@ -4,14 +4,16 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from nlmefit.core.backend import compiled
 from nlmefit.core.typing import Theta
+from nlmefit.estimate.batches import by_subject
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.method import Kind
+from nlmefit.estimate.modes.empirical_bayes import Mode, Start
 from nlmefit.estimate.posterior import AbstractPosterior
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Covariance
@@ -25,6 +27,8 @@ class Contributions(NamedTuple):
     value: Any
     gradient: Any
     z: Any
+    moves: Any
+    """dz/du (q, p), where the method knows how its mode moves with u; 0 elsewhere."""
     inner: Any
     """-log p(y, z) at the mode: the lower, the better the mode."""
     hessian: Any
@@ -34,6 +38,19 @@ class Contributions(NamedTuple):
     """Points on the way to the mode at which the density could not be computed."""
     learned: Any
     """What else the method learned of the subject, as one vector."""
+
+    @classmethod
+    def at_mode(cls, mode: Mode, value: Any, gradient: Any, moves: Any) -> "Contributions":
+        """What a method says of one subject at its mode."""
+        found = (mode.value, mode.hessian, mode.converged, mode.iterations, mode.failures)
+        return cls(value, gradient, mode.z, moves, *found, jnp.zeros(0))
+
+
+class Near(NamedTuple):
+    """A point at which everything is known already, from which the modes of others close by are sought."""
+
+    u: Float[np.ndarray, "p"]
+    found: Contributions
 
 
 class MarginalMethod(Protocol):
@@ -57,7 +74,7 @@ class MarginalMethod(Protocol):
     def posterior(self, found: Contributions) -> AbstractPosterior: ...
 
     def subject_contribution(
-        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
+        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Start, subject: Any
     ) -> Contributions: ...
 
 
@@ -69,15 +86,22 @@ Penalty = Callable[[np.ndarray], tuple[float, np.ndarray]]
 def _contributions(model: AbstractLatentModel, method: MarginalMethod) -> Any:
     coordinates = Coordinates(model.parameters())
 
-    def contribution(u: Array, fixed: Theta, start: Array, subject: Any) -> Contributions:
-        return method.subject_contribution(model, coordinates, u, fixed, start, subject)
+    def contributions(u: Array, fixed: Theta, starts: Start, subjects: Any) -> Contributions:
+        def one(start: Start, subject: Any) -> Contributions:
+            return method.subject_contribution(model, coordinates, u, fixed, start, subject)
 
-    return compiled(jax.vmap(contribution, in_axes=(None, None, 0, 0)))
+        return by_subject(model, one, starts, subjects)
+
+    return compiled(contributions)
 
 
 class Objective:
-    """-2 log L and its gradient for one model, data set and method. A function of u alone: modes are searched from the
-    same starts at every call, from 0 or, where the method asks for all modes, from others too."""
+    """-2 log L and its gradient for one model, data set and method.
+
+    Modes are sought from z = 0, or, where the caller gives a point near by, from where those of that point have moved to: to the
+    first order, z + dz/du (u' - u). Both find them to the last digits, so that what is found is a function of u as long as a
+    subject has one mode. Where it has several, a search stays in the valley that it started in, whatever u does.
+    """
 
     def __init__(self, problem: Problem, method: MarginalMethod, penalty: Penalty | None = None):
         self.problem, self.method = problem, method
@@ -92,26 +116,33 @@ class Objective:
         self.rescued = 0
         """Searches for a mode that took the stiff solver."""
 
-    def contributions(self, u: Float[np.ndarray, "p"]) -> Contributions:
-        """Every subject's contribution at u: at the mode found from 0, or at the best of all that were asked for. A subject whose
-        search fails is sought from other starts."""
-        result = self._from(u, self.starts[0])
-        for start in self.starts[1:]:
-            result = _better(result, self._from(u, start))
+    def contributions(self, u: Float[np.ndarray, "p"], near: Near | None = None) -> Contributions:
+        """Every subject's contribution at u, its mode sought from what is known `near` by, else from 0 or the best of all that
+        the method asks for. A subject whose search fails is sought from other starts."""
+        if near is None:
+            result = self._from(u, Start.cold(self.starts[0]))
+            for start in self.starts[1:]:
+                result = _better(result, self._from(u, Start.cold(start)))
+        else:
+            result = self._from(u, moved(near, u))
         if not np.all(result.converged):
-            for start in retry_starts(self.size, self.q):
+            for start in self._others(near):
                 lost = ~result.converged
-                result = _better(result, self._from(u, start, lost), lost)
+                result = _better(result, self._from(u, Start.cold(start), lost), lost)
                 if np.all(result.converged):
                     break
         return self._rescued(u, result)
+
+    def _others(self, near: Near | None) -> list[np.ndarray]:
+        """Starts for what was not found from the first."""
+        return [*([] if near is None else self.starts[:1]), *retry_starts(self.size, self.q)]
 
     def _rescued(self, u: np.ndarray, found: Contributions) -> Contributions:
         """Subjects that could not be computed, by the stiff solver if the model has one."""
         lost = ~found.converged & (found.failures > 0)
         if not lost.any() or self._fallback is None:
             return found
-        other = self._fallback._from(u, self.starts[0], lost)
+        other = self._fallback._from(u, Start.cold(self.starts[0]), lost)
         better = _better(found, other, lost)
         self.rescued += int(np.sum(better.converged & lost))
         return better
@@ -125,16 +156,30 @@ class Objective:
         """`found`, with a better mode where one of the nearer other starts leads to one."""
         best = found
         for start in retry_starts(self.size, self.q)[: 2 * self.q]:
-            best = _better(best, self._from(u, start))
+            best = _better(best, self._from(u, Start.cold(start)))
         return best
 
-    def _from(self, u: np.ndarray, starts: np.ndarray, only: np.ndarray | None = None) -> Contributions:
+    def _from(self, u: np.ndarray, starts: Start, only: np.ndarray | None = None) -> Contributions:
         self.evaluations += 1
         u = np.asarray(u)
         fixed = self.problem.fixed
-        found = Contributions(*self.problem.batches.map(lambda z, s: self._run(u, fixed, z, s), starts, only))
+        found = Contributions(*self.problem.batches.map(lambda start, s: self._run(u, fixed, start, s), starts, only))
         self.failures += int(found.failures.sum())
         return found
+
+
+FAR = 1.0
+"""A move of a mode, in prior standard deviations, that a first-order prediction is not trusted with."""
+
+
+def moved(near: Near, u: Float[np.ndarray, "p"]) -> Start:
+    """Where modes found near by have moved to at u. One that would have moved far, or was not found there, is sought from where
+    it was, or from 0."""
+    z, converged = near.found.z, near.found.converged
+    shift = near.found.moves @ (u - near.u)
+    usable = np.all(np.abs(shift) < FAR, axis=1) & converged
+    start = np.where(converged[:, None] & np.isfinite(z), z, 0.0) + np.where(usable[:, None], shift, 0.0)
+    return Start(start, near.found.hessian, usable)
 
 
 def retry_starts(size: int, q: int) -> list[np.ndarray]:

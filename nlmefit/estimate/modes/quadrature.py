@@ -17,9 +17,9 @@ from jaxtyping import Array, Float
 from nlmefit.core.errors import MethodError
 from nlmefit.core.options import check_truth, check_whole
 from nlmefit.core.typing import Scalar
-from nlmefit.estimate.density import Sites, log_joint
+from nlmefit.estimate.density import log_joint
 from nlmefit.estimate.factor import factorize, log_determinant, solve_upper
-from nlmefit.estimate.modes.at_mode import AbstractAtMode, SitesAt, implicitly
+from nlmefit.estimate.modes.at_mode import AbstractAtMode, LocalSites, SitesAt, implicitly
 from nlmefit.estimate.modes.empirical_bayes import Mode, expand
 from nlmefit.estimate.modes.marginal_likelihood import check_covariance
 from nlmefit.estimate.standard_errors import Covariance
@@ -53,24 +53,24 @@ class Quadrature(AbstractAtMode):
     def name(self) -> str:
         return f"adaptive Gauss-Hermite quadrature, {self.nodes} nodes"
 
-    def inner(self, sites: Sites, z: Float[Array, "q"]) -> Scalar:
-        return -log_joint(sites, z)
+    def inner(self, sites: LocalSites, z: Float[Array, "q"]) -> Scalar:
+        return -log_joint(sites.mode, z)
 
-    def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array]:
+    def contribution(self, sites_at: SitesAt, u: Array, mode: Mode) -> tuple[Scalar, Array, Array]:
         return implicitly(self._by_rule, sites_at, u, mode.z)
 
-    def _by_rule(self, sites: Sites, z: Float[Array, "q"]) -> tuple[Scalar, Float[Array, "q"]]:
+    def _by_rule(self, sites: LocalSites, z: Float[Array, "q"]) -> tuple[Scalar, Float[Array, "q"]]:
         """-2 log L_i, and the gradient of `inner`."""
         q = z.shape[0]
         points, log_weights = grid(self.nodes, q)
-        _, gradient, hessian = expand(lambda z: -log_joint(sites, z), z)
+        _, gradient, hessian = expand(lambda z: -log_joint(sites.mode, z), z)
         factor = factorize(hessian)
         # H = L D L': z* + L'^-1 D^-1/2 x
         offsets = solve_upper(factor, points.T / jnp.sqrt(factor.pivots)[:, None]).T
 
         def at(offset: Array) -> Scalar:
             node = z + offset
-            return log_joint(sites.taylor_expanded(node, 1), node)
+            return log_joint(sites.mode.taylor_expanded(node, 1), node)
 
         # All points of a large grid at once, with their tangents, would not fit in memory.
         joint = jax.vmap(at)(offsets) if len(points) <= BLOCK else jax.lax.map(at, offsets, batch_size=BLOCK)

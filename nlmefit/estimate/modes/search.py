@@ -6,12 +6,17 @@ from typing import Any
 import numpy as np
 
 from nlmefit.estimate.method import Found, Reporter
-from nlmefit.estimate.modes.objective import Contributions, MarginalMethod, Objective, Penalty
+from nlmefit.estimate.modes.objective import Contributions, MarginalMethod, Near, Objective, Penalty
 from nlmefit.estimate.optimize import Point, Search, minimize
 from nlmefit.estimate.problem import Problem
 from nlmefit.estimate.standard_errors import Uncertainty, covariance
 from nlmefit.estimate.start import check_start, check_support
 from nlmefit.estimate.status import Status, collapsed, judge, lost
+
+VERIFIED = 3
+"""How often at most a search goes on from the modes found from 0."""
+SAME = 1e-9
+"""A relative difference of -2 log L that is none."""
 
 
 def maximize(problem: Problem, method: MarginalMethod, progress: Reporter, penalty: Penalty | None = None) -> Found:
@@ -75,8 +80,8 @@ def _answer(objective: Objective, point: Point, status: Status) -> Found:
     )
 
 
-def _point(objective: Objective, u: np.ndarray) -> Point:
-    found = objective.contributions(u)
+def _point(objective: Objective, u: np.ndarray, near: Point | None = None) -> Point:
+    found = objective.contributions(u, None if near is None else Near(near.u, near.extra))
     value, gradient = objective.penalty(u)
     return Point(u, float(np.sum(found.value)) + value, np.sum(found.gradient, axis=0) + gradient, found.gradient, found)
 
@@ -98,13 +103,13 @@ def _other_modes(objective: Objective, search: Search, progress: Reporter) -> di
 
 def _search(objective: Objective, first: Point, progress: Reporter) -> Search:
     """Minimize from `first`; where an omega collapses to 0 on the way, once more from there with that omega as it started."""
-    search = _descend(objective, first, progress)
+    search = _verified(objective, _descend(objective, first, progress), progress)
     gone = collapsed(objective.coordinates, search.point.u)
     if search.stopped or not gone.any():
         return search
     try:
         again = _point(objective, np.where(gone, first.u, search.point.u))
-        second = _descend(objective, again, progress) if again.finite else search
+        second = _verified(objective, _descend(objective, again, progress), progress) if again.finite else search
     except KeyboardInterrupt:
         search.stopped = "interrupted"
         return search
@@ -114,15 +119,38 @@ def _search(objective: Objective, first: Point, progress: Reporter) -> Search:
     return search
 
 
+def _verified(objective: Objective, search: Search, progress: Reporter) -> Search:
+    """The search with the modes of its last point sought from 0. The search itself followed each mode from point to point, and
+    may have left the one that is found from 0; then it goes on from that one."""
+    for _ in range(VERIFIED):
+        if search.stopped:
+            break
+        try:
+            cold = _point(objective, search.point.u)
+            if not cold.finite or abs(cold.value - search.point.value) <= SAME * (1.0 + abs(cold.value)):
+                search.point = cold if cold.finite else search.point
+                break
+            again = _descend(objective, cold, progress)
+        except KeyboardInterrupt:
+            search.stopped = "interrupted"
+            break
+        again.history = search.history + [{**row, "iteration": row["iteration"] + search.iterations} for row in again.history]
+        again.iterations += search.iterations
+        search = again
+    else:
+        search.stopped = "the search follows other modes than those found from 0, each time it goes on from these"
+    return search
+
+
 def _descend(objective: Objective, first: Point, progress: Reporter) -> Search:
     coordinates = objective.coordinates
     curvature = 0.5 * np.sum(first.by_subject**2, axis=0)
     spread = np.sqrt(2.0 / np.where(curvature > 0, curvature, 2.0))  # about a standard error
     large = np.where(coordinates.transformed, 1.0, np.maximum(np.abs(first.u), 10 * spread))
 
-    def evaluate(u: np.ndarray) -> Point:
+    def evaluate(u: np.ndarray, near: Point) -> Point:
         progress.tick()
-        return _point(objective, u)
+        return _point(objective, u, near)
 
     return minimize(evaluate, first, large, progress)
 

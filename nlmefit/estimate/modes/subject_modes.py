@@ -5,7 +5,7 @@ from typing import Any, final
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from nlmefit.core.typing import Scalar, Theta
 from nlmefit.estimate.coordinates import Coordinates
@@ -13,7 +13,7 @@ from nlmefit.estimate.density import Sites, log_joint
 from nlmefit.estimate.factor import factorize, log_determinant
 from nlmefit.estimate.method import Kind
 from nlmefit.estimate.modes.at_mode import two_log_integral
-from nlmefit.estimate.modes.empirical_bayes import Mode, find_mode, find_mode_by_expansion
+from nlmefit.estimate.modes.empirical_bayes import Mode, Start, find_mode, find_mode_by_expansion
 from nlmefit.estimate.modes.objective import Contributions, Objective
 from nlmefit.estimate.posterior import AbstractPosterior, Gaussian
 from nlmefit.estimate.problem import Problem
@@ -26,15 +26,15 @@ def modes(problem: Problem, u: np.ndarray) -> Contributions:
     return Objective(problem, _Modes()).contributions(u)
 
 
-def posterior_mode(sites: Sites, start: Float[Array, "q"]) -> Mode:
+def posterior_mode(sites: Sites, start: Start) -> Mode:
     """The mode of p(z | y, theta) from `start`, with the Hessian of -log p(y, z) there."""
-    if not sites.model.solves_ode or start.shape[0] == 0:
-        return find_mode(lambda z: -log_joint(sites, z), start)
+    if not sites.model.solves_ode or start.z.shape[0] == 0:
+        return find_mode(lambda z: -log_joint(sites, z), start.z)
 
-    def objective(local: Any, z: Array) -> Scalar:
-        return -log_joint(Sites(sites.model, sites.theta, sites.root, sites.subject, local), z)
+    def objective(local: AbstractLatentModel, z: Array) -> Scalar:
+        return -log_joint(sites.by(local), z)
 
-    return find_mode_by_expansion(lambda z, order: sites.taylor_expanded(z, order).local, objective, start, 2)[0]
+    return find_mode_by_expansion(lambda z, order: sites.taylor_expanded(z, order).model, objective, start, 2)[0]
 
 
 @final
@@ -53,20 +53,10 @@ class _Modes:
         return Gaussian.at_mode(found.z, found.hessian)
 
     def subject_contribution(
-        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
+        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Start, subject: Any
     ) -> Contributions:
         theta = coordinates.theta(u, fixed)
         sites = Sites(model, theta, model.omega(theta), subject)
         mode = posterior_mode(sites, start)
-        value = two_log_integral(mode.value, log_determinant(factorize(mode.hessian)), start.shape[0])
-        return Contributions(
-            value,
-            jnp.zeros_like(u),
-            mode.z,
-            mode.value,
-            mode.hessian,
-            mode.converged,
-            mode.iterations,
-            mode.failures,
-            jnp.zeros(0),
-        )
+        value = two_log_integral(mode.value, log_determinant(factorize(mode.hessian)), start.z.shape[0])
+        return Contributions.at_mode(mode, value, jnp.zeros_like(u), jnp.zeros((start.z.shape[0], u.shape[0])))

@@ -27,7 +27,7 @@ from nlmefit.core.typing import Scalar, Theta
 from nlmefit.estimate.coordinates import Coordinates
 from nlmefit.estimate.density import Sites, log_joint
 from nlmefit.estimate.method import Found, Kind, Reporter
-from nlmefit.estimate.modes.empirical_bayes import Mode, expand, find_mode
+from nlmefit.estimate.modes.empirical_bayes import Mode, Start, expand, find_mode
 from nlmefit.estimate.modes.marginal_likelihood import AbstractMarginalLikelihood, check_covariance
 from nlmefit.estimate.modes.objective import Contributions, Objective
 from nlmefit.estimate.modes.subject_modes import posterior_mode
@@ -152,14 +152,14 @@ class VI(AbstractMarginalLikelihood):
         return found, lost
 
     def subject_contribution(
-        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Array, subject: Any
+        self, model: AbstractLatentModel, coordinates: Coordinates, u: Array, fixed: Theta, start: Start, subject: Any
     ) -> Contributions:
         theta = coordinates.theta(u, fixed)
         sites = Sites(model, theta, model.omega(theta), subject)
-        q = start.shape[0]
+        q = start.z.shape[0]
         if q == 0:
             mode = posterior_mode(sites, start)
-            frame, best, points = Frame(start, jnp.zeros((0, 0)), jnp.zeros(())), mode, jnp.zeros((1, 0))
+            frame, best, points = Frame(start.z, jnp.zeros((0, 0)), jnp.zeros(())), mode, jnp.zeros((1, 0))
         else:
             mode = posterior_mode(sites, start)
             frame = self.family.frame(mode.z, mode.hessian)
@@ -179,6 +179,7 @@ class VI(AbstractMarginalLikelihood):
             2.0 * best.value,
             -2.0 * slope,
             mean,
+            jnp.zeros((q, u.shape[0])),
             best.value,
             jnp.linalg.inv(spread) if q else spread,
             mode.converged & best.converged,
