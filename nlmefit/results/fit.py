@@ -2,7 +2,6 @@
 
 import importlib
 import os
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -100,7 +99,7 @@ class Fit(FitRecord):
 
     def subject(self, label: Any) -> pd.Series:
         """One subject's contribution and random effects. Raises NlmefitError where there is no such subject."""
-        if isinstance(label, bool) or not isinstance(label, Hashable) or label not in self.contributions.index:
+        if isinstance(label, bool) or label.__hash__ is None or label not in self.contributions.index:
             first = ", ".join(map(str, self.contributions.index[:5]))
             raise NlmefitError(f"there is no subject {label!r}; the first are {first}.")
         return pd.concat([self.contributions.loc[label], self.eta.loc[label]])
