@@ -56,11 +56,12 @@ def configure() -> None:
     jax.config.update("jax_enable_x64", True)
     if os.environ.get("NLMEFIT_CACHE") == "off":
         return
-    if jax.config.jax_compilation_cache_dir is not None:  # the user's own, and how it is used
+    config: Any = jax.config  # whose attributes are made when JAX is imported
+    if config.jax_compilation_cache_dir is not None:  # the user's own, and how it is used
         return
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     jax.config.update("jax_compilation_cache_dir", str(Path(home) / "nlmefit" / "xla"))
-    if jax.config.jax_persistent_cache_min_compile_time_secs == JAX_CACHES_AFTER:
+    if config.jax_persistent_cache_min_compile_time_secs == JAX_CACHES_AFTER:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 

@@ -9,12 +9,12 @@ Parameters are read by name from the individual parameters (NONMEM's TRANS4 name
 | ThreeCompartment | CL, V1, Q2, V2, Q3, V3 |
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 from nlmefit.declare.library.absorption import Absorption, absorption_value
 from nlmefit.declare.library.pharmacokinetics import AbstractPharmacokinetics
+from nlmefit.declare.namespace import Values
 
 
 class AbstractCompartments(AbstractPharmacokinetics):
@@ -31,10 +31,10 @@ class AbstractCompartments(AbstractPharmacokinetics):
         """Whether the amounts have a closed form, which they have unless `absorption` is a value of its own."""
         return self.absorption in (None, "first-order", "zero-order")
 
-    def concentration(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> Any:
+    def concentration(self, A: Values, p: Values) -> Any:
         return A["central"] / p[self.disposition[1]]
 
-    def disposition_rates(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def disposition_rates(self, A: Values, p: Values) -> dict[str, Any]:
         clearance, volume = self.disposition[:2]
         rates = {"central": -p[clearance] / p[volume] * A["central"]}
         for flow, size, name in zip(self.disposition[2::2], self.disposition[3::2], self.peripherals, strict=True):

@@ -1,6 +1,6 @@
 """What a model's class says, and its methods run on namespaces: parameters, amounts, predictions and doses by name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +8,7 @@ from nlmefit.core.errors import ModelError
 from nlmefit.declare.dosing import Dosing
 from nlmefit.declare.dynamics import AbstractDynamics
 from nlmefit.declare.flow import Flow
-from nlmefit.declare.namespace import Namespace, in_words
+from nlmefit.declare.namespace import Namespace, Values, in_words
 from nlmefit.declare.omega import Blocks
 from nlmefit.declare.population import PopulationParameter
 from nlmefit.declare.specification import Declaration, Specification
@@ -54,7 +54,7 @@ class _ModelType(type):
     """Only there so that a name declared twice is an error; Python itself would keep the last silently."""
 
     @classmethod
-    def __prepare__(mcs, name: str, bases: tuple[type, ...], **kwargs: Any) -> Mapping[str, object]:
+    def __prepare__(mcs, name: str, bases: tuple[type, ...], /, **kwargs: Any) -> MutableMapping[str, object]:
         return _Body()
 
 
@@ -125,20 +125,21 @@ class DeclaredModel(metaclass=_ModelType):
     @property
     def has_individual(self) -> bool:
         """Whether a method `individual` gives the individual parameters."""
-        return hasattr(type(self), "individual")
+        return method_of(self, "individual") is not None
 
     @property
     def has_initial(self) -> bool:
         """Whether the model gives initial amounts."""
         return self._reads.initial
 
-    def parameters_of(self, theta: Mapping[str, Any], eta: Mapping[str, Any], x: Mapping[str, Any]) -> dict[str, Any]:
+    def parameters_of(self, theta: Mapping[str, Any], eta: Mapping[str, Any], x: Values) -> dict[str, Any]:
         """Individual parameters by name, from population parameters, random effects and covariates."""
         spec = self._spec
-        if self.has_individual:
+        individual = method_of(self, "individual")
+        if individual is not None:
             typical = Namespace({name: theta[name] for name in spec.typical}, "typical value", spec.networks)
             covariates = x if isinstance(x, Namespace) else Namespace(x, "covariate")
-            values = type(self).individual(self, typical, Namespace(eta, "eta"), covariates)
+            values = individual(self, typical, Namespace(eta, "eta"), covariates)
             return {name: theta[name] for name in spec.thetas} | _returned(self, "individual", "parameter", values)
         result = {name: theta[name] for name in spec.thetas}
         for name, parameter in spec.individuals.items():
@@ -157,11 +158,11 @@ class DeclaredModel(metaclass=_ModelType):
             if name in self._spec.etas and name not in self._spec.scores
         }
 
-    def mu_of(self, name: str, theta: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
+    def mu_of(self, name: str, theta: Mapping[str, Any], x: Values) -> Any:
         """mu of an individual parameter h(mu + eta)."""
         return self._spec.individuals[name].mu(theta[name], self._log_factor(name, theta, x))
 
-    def _log_factor(self, name: str, theta: Mapping[str, Any], x: Mapping[str, Any]) -> Any:
+    def _log_factor(self, name: str, theta: Mapping[str, Any], x: Values) -> Any:
         """The sum of a parameter's covariate effects."""
         factor: Any = 0.0
         for effect in self._spec.individuals[name].covariates:
@@ -169,30 +170,33 @@ class DeclaredModel(metaclass=_ModelType):
             factor = factor + effect.log_factor(beta, x[effect.column])
         return factor
 
-    def namespace(self, p: Mapping[str, Any] | Namespace) -> Namespace:
+    def namespace(self, p: Values) -> Namespace:
         """Individual parameters and covariates as the model's methods read them, networks among them."""
         return p if isinstance(p, Namespace) else Namespace(p, "parameter or covariate", self._spec.networks)
 
-    def predictions(self, t: Any, amounts: Mapping[str, Any] | Namespace, p: Mapping[str, Any] | Namespace) -> dict[str, Any]:
+    def predictions(self, t: Any, amounts: Values, p: Values) -> dict[str, Any]:
         """What the user's `observe` returns, at one time."""
         A = amounts if isinstance(amounts, Namespace) else Namespace(amounts, "compartment")
-        seen = type(self).observe(self, t, A, self.namespace(p))  # type: ignore[attr-defined]
-        return _returned(self, "observe", "endpoint", seen)
+        observe = method_of(self, "observe")
+        assert observe is not None  # which is seen to when the class is defined
+        return _returned(self, "observe", "endpoint", observe(self, t, A, self.namespace(p)))
 
-    def dosing_of(self, p: Mapping[str, Any]) -> dict[str, Dosing]:
+    def dosing_of(self, p: Values) -> dict[str, Dosing]:
         """Modelled lag, bioavailability, rate and duration by compartment."""
-        if not hasattr(type(self), "dosing"):
-            return {}
-        given = type(self).dosing(self, self.namespace(p))
-        return _returned(self, "dosing", "compartment", given)
+        dosing = method_of(self, "dosing")
+        return {} if dosing is None else _returned(self, "dosing", "compartment", dosing(self, self.namespace(p)))
 
-    def initial_of(self, p: Mapping[str, Any]) -> dict[str, Any]:
+    def initial_of(self, p: Values) -> dict[str, Any]:
         """Initial amounts by compartment, 0 where none is given: the dynamics' own, and those of the user's method `initial`."""
         dynamics = self._spec.dynamics
         own = {} if dynamics is None else dynamics.initial(self.namespace(p))
-        if not hasattr(type(self), "initial"):
-            return own
-        return own | _returned(self, "initial", "compartment", type(self).initial(self, self.namespace(p)))
+        initial = method_of(self, "initial")
+        return own if initial is None else own | _returned(self, "initial", "compartment", initial(self, self.namespace(p)))
+
+
+def method_of(model: DeclaredModel, name: str) -> Callable[..., Any] | None:
+    """A method that the model's class may have, to be called with the model."""
+    return getattr(type(model), name, None)
 
 
 def _returned(model: DeclaredModel, method: str, what: str, value: Any) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """What every structural model says of itself: compartments, parameters, derivatives, routes of its doses."""
 
 import abc
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
+
+from nlmefit.declare.namespace import Values
 
 
 @final
@@ -37,7 +38,7 @@ class AbstractDynamics(abc.ABC):
         """Names of the individual parameters that the model reads."""
 
     @abc.abstractmethod
-    def derivatives(self, t: Any, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def derivatives(self, t: Any, A: Values, p: Values) -> dict[str, Any]:
         """dA/dt by compartment between doses, from amounts and individual parameters by name."""
 
     @property
@@ -45,10 +46,10 @@ class AbstractDynamics(abc.ABC):
         """How many of the compartments, the last ones, only add up what they see of the others: they have no steady state."""
         return 0
 
-    def initial(self, p: Mapping[str, Any]) -> dict[str, Any]:
+    def initial(self, p: Values) -> dict[str, Any]:
         """Amounts at the first record and after a reset, by compartment; 0 where none is given."""
         return {}
 
-    def routes(self, p: Mapping[str, Any]) -> dict[str, tuple[Route, ...]]:
+    def routes(self, p: Values) -> dict[str, tuple[Route, ...]]:
         """The routes of doses, by the compartment that they are given to; a dose goes straight there where none is given."""
         return {}

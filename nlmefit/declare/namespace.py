@@ -44,6 +44,10 @@ class Namespace:
         return iter(self._values)
 
 
+Values = Mapping[str, Any] | Namespace
+"""Values that are read by `values["name"]`."""
+
+
 class Recorder(Namespace):
     """A namespace that also answers names it does not hold, and reports them to `record`.
 

@@ -22,9 +22,9 @@ class Blocks:
             if not isinstance(block, str):
                 raise ModelError(f'A block of Omega is written as one string, for example nm.Blocks("CL V"), got {block!r}.')
         names = tuple(tuple(block.split()) for block in blocks)
-        for block in names:
-            if len(block) < 2:
-                raise ModelError(f"A block of Omega needs two etas or more, got `{' '.join(block)}`.")
+        for together in names:
+            if len(together) < 2:
+                raise ModelError(f"A block of Omega needs two etas or more, got `{' '.join(together)}`.")
         flat = [name for block in names for name in block]
         twice = {name for name in flat if flat.count(name) > 1}
         if twice:

@@ -14,7 +14,10 @@ from nlmefit.declare.values import check_unit, is_fixed, number
 class AbstractResidual(abc.ABC):
     """y = f + eps,  eps ~ N(0, variance(f))."""
 
-    unit: str
+    @property
+    @abc.abstractmethod
+    def unit(self) -> str:
+        """Of the observation."""
 
     @abc.abstractmethod
     def parameters(self) -> dict[str, Any]:

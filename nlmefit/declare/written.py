@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any, final
 
 from nlmefit.core.errors import ModelError, unknown
-from nlmefit.declare.declared import DeclaredModel
+from nlmefit.declare.declared import DeclaredModel, method_of
 from nlmefit.declare.dynamics import AbstractDynamics
-from nlmefit.declare.namespace import Namespace, in_words
+from nlmefit.declare.namespace import Namespace, Values, in_words
 
 
 @final
@@ -31,13 +31,16 @@ class Written(AbstractDynamics):
     def parameters(self) -> tuple[str, ...]:
         return self._parameters
 
-    def derivatives(self, t: Any, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
-        return written_derivatives(self._model, t, Namespace(A, "compartment"), p)
+    def derivatives(self, t: Any, A: Values, p: Values) -> dict[str, Any]:
+        amounts = A if isinstance(A, Namespace) else Namespace(A, "compartment")
+        return written_derivatives(self._model, t, amounts, p)
 
 
 def written_derivatives(model: DeclaredModel, t: Any, A: Namespace, p: Any) -> dict[str, Any]:
     """What the user's method returns, as a dictionary."""
-    returned = type(model).dynamics(model, t, A, model.namespace(p))  # type: ignore[attr-defined]
+    dynamics = method_of(model, "dynamics")
+    assert dynamics is not None
+    returned = dynamics(model, t, A, model.namespace(p))
     if not isinstance(returned, Mapping) or not all(isinstance(name, str) for name in returned):
         raise ModelError(
             f"{type(model).__name__}: `dynamics` must return a dictionary with dA/dt per compartment, got {in_words(returned)}."

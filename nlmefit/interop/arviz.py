@@ -1,4 +1,4 @@
-"""A fit as `arviz.InferenceData`: draws of parameters and random effects, their log-likelihoods, the data."""
+"""A fit as ArviZ reads it: draws of parameters and random effects, their log-likelihoods, the data."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ try:
         import arviz as az
         import xarray as xr
 except ImportError as error:
-    raise NlmefitError(f"to_arviz needs ArviZ, which could not be imported ({error}): pip install 'arviz<1'.") from error
+    raise NlmefitError(f"to_arviz needs ArviZ, which could not be imported ({error}): pip install arviz.") from error
 
 DRAWS = 1000
 """Of a method that has an approximation to draw from."""
@@ -39,8 +39,8 @@ ROWS, ODE_ROWS = 1 << 18, 1 << 14
 CHAIN = ("chain", "draw")
 
 
-def to_arviz(fit: FitRecord, draws: int | None = None, *, key: Any = 0, inner: int = 50) -> az.InferenceData:
-    """A fit as `arviz.InferenceData`; see `Fit.to_arviz`, which states the arguments.
+def to_arviz(fit: FitRecord, draws: int | None = None, *, key: Any = 0, inner: int = 50) -> Any:
+    """A fit as `arviz.InferenceData` or `xarray.DataTree`; see `Fit.to_arviz`, which states the arguments.
 
     - `posterior`: estimated parameters by name, natural scale; `eta` (chain, draw, ID, effect), NaN where a subject has not the
       effect. Its attributes say what it is draws of.
@@ -78,7 +78,13 @@ def to_arviz(fit: FitRecord, draws: int | None = None, *, key: Any = 0, inner: i
         "constant_data": _constant(problem, fit),
         "sample_stats": _statistics(fit, drawn),
     }
-    return az.InferenceData(**{name: group for name, group in groups.items() if group is not None})
+    return _together({name: group for name, group in groups.items() if group is not None})
+
+
+def _together(groups: Mapping[str, xr.Dataset]) -> Any:
+    """As the installed ArviZ holds groups: up to 0.23 in a class of its own, since 1.0 in xarray's."""
+    own = vars(az).get("InferenceData")  # not by getattr, of which 1.0 warns
+    return xr.DataTree.from_dict(groups) if own is None else own(**groups)
 
 
 def _problem(fit: FitRecord) -> Problem:
@@ -95,7 +101,7 @@ def _check_whole(name: str, value: Any, least: int) -> None:
 def _check_names(names: Any, used: set[str], what: str) -> None:
     for name in names:
         if name in used:
-            raise ModelError(f"the {what} `{name}` has a name that InferenceData uses itself there; rename it in the model.")
+            raise ModelError(f"the {what} `{name}` has a name that ArviZ's groups use themselves there; rename it in the model.")
 
 
 def _evaluated(problem: Problem, drawn: Sample) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:

@@ -20,7 +20,7 @@ def legend_below(on: Figure | SubFigure, axes: Sequence[Axes]) -> None:
             seen.setdefault(label, handle)
     if not seen:
         return
-    width = on.bbox.width / on.get_figure(root=True).dpi  # type: ignore[union-attr]
+    width = on.bbox.width / on.dpi
     most = max(1, int(width / (LETTER * max(map(len, seen)) + SAMPLE)))
     lines = -(-len(seen) // most)
     columns = -(-len(seen) // lines)

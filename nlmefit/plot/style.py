@@ -106,7 +106,7 @@ def legend(on: Figure | SubFigure, axes: Sequence[Axes]) -> None:
             seen.setdefault(label, handle)
     if not seen:
         return
-    width = on.bbox.width / on.get_figure(root=True).dpi  # type: ignore[union-attr]
+    width = on.bbox.width / on.dpi
     entries = [ENTRY + LETTER * SMALL * len(label) for label in seen]
     fits = width > LETTER * (TEXT + 2) * len(on.get_suptitle()) + sum(entries)
     columns = len(seen) if fits else max(1, int(width / max(entries)))

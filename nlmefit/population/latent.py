@@ -360,9 +360,8 @@ class PopulationModel(AbstractLatentModel):
         theta = {name: np.asarray(value) for name, value in theta.items()}
         for block in self.model.specification.blocks:
             theta[block_name(block)] = off_the_boundary(theta[block_name(block)])
-        return self.model.at(
-            {n: between(float(v), population[n]) for n, v in self.report(theta).items() if not population[n].fixed}
-        )
+        report = self.report({name: jnp.asarray(value) for name, value in theta.items()})
+        return self.model.at({n: between(float(v), population[n]) for n, v in report.items() if not population[n].fixed})
 
     def conventions(self) -> dict[str, str]:
         lines = {"records": "at equal times the file's order decides"}

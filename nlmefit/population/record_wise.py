@@ -2,7 +2,7 @@
 method adds up, sorts or normalizes never goes over the records."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,10 @@ from numpyro.distributions import Distribution
 from nlmefit.core.dependence import reached
 from nlmefit.latent.distribution import ByRecord
 
+Name = TypeVar("Name", str, tuple[str, str])
 
-def by_record(method: Callable[[dict[str, Any]], Any], values: Mapping[str, Any]) -> Any:
+
+def by_record(method: Callable[[dict[Name, Any]], Any], values: Mapping[Name, Any]) -> Any:
     """What `method` of numbers by name returns (a PyTree) where some of `values` are vectors over records: with a leading axis,
     but for what depends on none of the vectors, which stays as it is."""
     axes = {name: 0 if jnp.ndim(value) else None for name, value in values.items()}
@@ -29,7 +31,7 @@ def every_record(method: Callable[..., dict[str, Any]], rows: int, *values: Mapp
     return {name: ByRecord(value, rows) if isinstance(value, Distribution) else value for name, value in found.items()}
 
 
-def _axes(method: Callable[[dict[str, Any]], Any], first: dict[str, Any], axes: dict[str, int | None]) -> Any:
+def _axes(method: Callable[[dict[Name, Any]], Any], first: dict[Name, Any], axes: dict[Name, int | None]) -> Any:
     """0 for what depends on a vector, None for the rest, in the form of what `method` returns."""
     traced, form = jax.make_jaxpr(method, return_shape=True)(first)
     flat = [axes[name] for name in sorted(axes)]  # as a PyTree orders a dictionary

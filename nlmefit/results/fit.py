@@ -2,7 +2,6 @@
 
 import importlib
 import os
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -100,7 +99,7 @@ class Fit(FitRecord):
 
     def subject(self, label: Any) -> pd.Series:
         """One subject's contribution and random effects. Raises NlmefitError where there is no such subject."""
-        if isinstance(label, bool) or not isinstance(label, Hashable) or label not in self.contributions.index:
+        if isinstance(label, bool) or label.__hash__ is None or label not in self.contributions.index:
             first = ", ".join(map(str, self.contributions.index[:5]))
             raise NlmefitError(f"there is no subject {label!r}; the first are {first}.")
         return pd.concat([self.contributions.loc[label], self.eta.loc[label]])
@@ -114,14 +113,15 @@ class Fit(FitRecord):
         archive.write(path, content(self))
 
     def to_arviz(self, draws: int | None = None, *, key: Any = 0, inner: int = 50) -> Any:
-        """The fit as an `arviz.InferenceData`: draws of parameters and random effects, and their log-likelihoods.
+        """The fit as ArviZ reads it: draws of parameters and random effects, and their log-likelihoods.
 
         **Arguments:** `draws` how many (None: all those of NUTS, 1000 of another method's normal approximation); `key` decides
         them; `inner` the importance samples per draw and subject for log p(y_i | theta), 0 to leave that out.
 
-        Groups: `posterior` (parameters by name; `eta` by ID and effect), `log_likelihood` (by endpoint and observation;
-        `subject`, with the random effects integrated out), `observed_data`, `constant_data`. The attributes of `posterior` say
-        which approximation it is. Raises NlmefitError without arviz, and of a loaded fit, which has no data.
+        An `arviz.InferenceData`, or since ArviZ 1.0 an `xarray.DataTree`, of the same groups: `posterior` (parameters by name;
+        `eta` by ID and effect), `log_likelihood` (by endpoint and observation; `subject`, with the random effects integrated
+        out), `observed_data`, `constant_data`. The attributes of `posterior` say which approximation it is. Raises NlmefitError
+        without arviz, and of a loaded fit, which has no data.
         """
         # Through importlib: a heavy library above this layer, which only this call needs.
         return importlib.import_module("nlmefit.interop.arviz").to_arviz(self, draws, key=key, inner=inner)

@@ -45,7 +45,7 @@ def correlation(fit: FitRecord) -> pd.DataFrame:
     free = [name for name in fit.estimates.index if name not in fit.fixed]
     matrix = covariance(fit).loc[free, free]
     scale = np.sqrt(np.diag(matrix))
-    return matrix / np.outer(scale, scale)
+    return matrix.div(np.outer(scale, scale))
 
 
 def standard_errors(fit: FitRecord) -> pd.Series:
@@ -67,7 +67,7 @@ def summary(fit: FitRecord) -> pd.DataFrame:
     table = pd.DataFrame({"estimate": fit.estimates, "unit": units, "se": standard_errors(fit)})
     table["rse"] = 100 * (table["se"] / table["estimate"]).abs()
     ends = [_interval(fit, str(name), x, se) for name, x, se in zip(table.index, table["estimate"], table["se"], strict=True)]
-    table["lower"], table["upper"] = (np.array(end) for end in zip(*ends, strict=True)) if ends else ([], [])
+    table["lower"], table["upper"] = np.reshape(ends, (-1, 2)).T
     shrunk = {symbol: _shrinkage(fit, columns) for symbol, columns in _effects(fit).items()}
     table["shrinkage"] = pd.Series(shrunk, dtype=float).reindex(table.index)
     if drawn(fit):
@@ -84,7 +84,8 @@ def _interval(fit: FitRecord, name: str, estimate: float, se: float) -> tuple[fl
 
 
 def _bounds(fit: FitRecord, name: str) -> tuple[float, float]:
-    parameter = getattr(fit.model, "population", dict)().get(name)
+    population = getattr(fit.model, "population", None)
+    parameter = None if population is None else population().get(name)
     return (-np.inf, np.inf) if parameter is None else (parameter.lower, parameter.upper)
 
 

@@ -4,7 +4,7 @@ The states are solved for like any amount: by the matrix exponential where dynam
 along with them by the same steps. They see no dose and have no steady state; where the system is reset, they begin again at 0.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any, final
 
@@ -16,6 +16,7 @@ from numpyro.distributions import Distribution
 from nlmefit.core.typing import Theta
 from nlmefit.declare.dynamics import AbstractDynamics, Route
 from nlmefit.declare.model import AbstractModel
+from nlmefit.declare.namespace import Values
 from nlmefit.declare.solver import AbstractSolver, AbstractStepping, ClosedForm, MatrixExponential
 from nlmefit.latent.distribution import mean_of
 from nlmefit.simulation.outputs import AbstractShowing, certain
@@ -48,16 +49,16 @@ class WithAreas(AbstractDynamics):
     def integrals(self) -> int:
         return len(self._of)
 
-    def derivatives(self, t: Any, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def derivatives(self, t: Any, A: Values, p: Values) -> dict[str, Any]:
         own = {} if self._own is None else {name: A[name] for name in self._own.compartments}
         rates = {} if self._own is None else dict(self._own.derivatives(t, own, p))
         predicted = self._model.predictions(t, own, p)
         return rates | {AREA + name: mean_of(predicted[name]) for name in self._of}
 
-    def initial(self, p: Mapping[str, Any]) -> dict[str, Any]:
+    def initial(self, p: Values) -> dict[str, Any]:
         return {} if self._own is None else self._own.initial(p)
 
-    def routes(self, p: Mapping[str, Any]) -> dict[str, tuple[Route, ...]]:
+    def routes(self, p: Values) -> dict[str, tuple[Route, ...]]:
         return {} if self._own is None else self._own.routes(p)
 
 

@@ -3,7 +3,7 @@
 Holds while the individual parameters stay constant in time; resets (EVID 3, 4) and steady state (SS) included.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,13 +22,13 @@ MANY_ABSORBED, MANY = 5, 12
 
 def disposition(model: AbstractCompartments, p: Mapping[str, Any]) -> Disposition:
     """The model's rate matrix and rates from the individual parameters."""
-    build = {
+    by_parameters: dict[int, Callable[..., Disposition]] = {
         2: closed_form.one_compartment,
         4: closed_form.two_compartment,
         6: closed_form.three_compartment,
-    }[len(model.disposition)]
+    }
     ka = p["ka"] if model.absorption == "first-order" else None
-    return build(*(p[name] for name in model.disposition), ka=ka)
+    return by_parameters[len(model.disposition)](*(p[name] for name in model.disposition), ka=ka)
 
 
 def amounts(

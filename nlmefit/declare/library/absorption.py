@@ -14,7 +14,6 @@ Rate constants are per unit of time, mtt, Tk0 and tlag2 are times, n and Fr have
 """
 
 import abc
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, final
@@ -22,6 +21,7 @@ from typing import Any, Literal, final
 from nlmefit.core.errors import ModelError
 from nlmefit.declare.dynamics import Route
 from nlmefit.declare.library.checks import check_flag, check_one_of
+from nlmefit.declare.namespace import Values
 
 
 class AbstractAbsorption(abc.ABC):
@@ -38,10 +38,10 @@ class AbstractAbsorption(abc.ABC):
         """Names of the individual parameters that it reads."""
 
     @abc.abstractmethod
-    def derivatives(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def derivatives(self, A: Values, p: Values) -> dict[str, Any]:
         """dA/dt of the compartments in front, and under "central" the rate at which they release drug into it."""
 
-    def routes(self, p: Mapping[str, Any]) -> dict[str, tuple[Route, ...]]:
+    def routes(self, p: Values) -> dict[str, tuple[Route, ...]]:
         """The routes of doses, by the compartment that they are given to; a dose goes straight there where none is given."""
         return {}
 
@@ -54,7 +54,7 @@ class NoAbsorption(AbstractAbsorption):
     front = ()
     parameters = ()
 
-    def derivatives(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def derivatives(self, A: Values, p: Values) -> dict[str, Any]:
         return {}
 
 
@@ -66,7 +66,7 @@ class FirstOrder(AbstractAbsorption):
     front = ("depot",)
     parameters = ("ka",)
 
-    def derivatives(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def derivatives(self, A: Values, p: Values) -> dict[str, Any]:
         absorbed = p["ka"] * A["depot"]
         return {"depot": -absorbed, "central": absorbed}
 
@@ -79,10 +79,10 @@ class ZeroOrder(AbstractAbsorption):
     front = ()
     parameters = ("Tk0",)
 
-    def derivatives(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def derivatives(self, A: Values, p: Values) -> dict[str, Any]:
         return {}
 
-    def routes(self, p: Mapping[str, Any]) -> dict[str, tuple[Route, ...]]:
+    def routes(self, p: Values) -> dict[str, tuple[Route, ...]]:
         return {"central": (Route("central", duration=p["Tk0"]),)}
 
 
@@ -125,7 +125,7 @@ class Transit(AbstractAbsorption):
     def parameters(self) -> tuple[str, ...]:
         return ("mtt", "n", "ka") if self.compartments is None else ("mtt", "ka")
 
-    def derivatives(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def derivatives(self, A: Values, p: Values) -> dict[str, Any]:
         if self.compartments is None:
             return FirstOrder().derivatives(A, p)
         *chain, last = self.front
@@ -135,7 +135,7 @@ class Transit(AbstractAbsorption):
         rates |= {name: leaving[before] - leaving[name] for before, name in pairwise(self.front)}
         return rates | {"central": leaving[last]}
 
-    def routes(self, p: Mapping[str, Any]) -> dict[str, tuple[Route, ...]]:
+    def routes(self, p: Values) -> dict[str, tuple[Route, ...]]:
         if self.compartments is not None:
             return {}
         return {"depot": (Route("depot", transit=(p["n"], (p["n"] + 1) / p["mtt"])),)}
@@ -171,14 +171,14 @@ class ParallelAbsorption(AbstractAbsorption):
     def parameters(self) -> tuple[str, ...]:
         return ("Fr", "ka", "ka2" if self.second == "first-order" else "Tk0", *(("tlag2",) if self.lag else ()))
 
-    def derivatives(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def derivatives(self, A: Values, p: Values) -> dict[str, Any]:
         first = p["ka"] * A["depot"]
         if self.second == "zero-order":
             return {"depot": -first, "central": first}
         second = p["ka2"] * A["depot2"]
         return {"depot": -first, "depot2": -second, "central": first + second}
 
-    def routes(self, p: Mapping[str, Any]) -> dict[str, tuple[Route, ...]]:
+    def routes(self, p: Values) -> dict[str, tuple[Route, ...]]:
         rest, lag = 1 - p["Fr"], p["tlag2"] if self.lag else None
         if self.second == "first-order":
             second = Route("depot2", share=rest, lag=lag)

@@ -1,11 +1,11 @@
 """An effect site that equilibrates with plasma."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 from nlmefit.declare.library.pharmacodynamics import AbstractPharmacodynamics, check_pk
 from nlmefit.declare.library.pharmacokinetics import AbstractPharmacokinetics
+from nlmefit.declare.namespace import Values
 
 
 @final
@@ -26,8 +26,8 @@ class EffectCompartment(AbstractPharmacodynamics):
     def __post_init__(self) -> None:
         check_pk(self, self.pk)
 
-    def effect_rates(self, C: Any, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def effect_rates(self, C: Any, A: Values, p: Values) -> dict[str, Any]:
         return {"effect": p["ke0"] * (C - A["effect"])}
 
-    def baseline(self, p: Mapping[str, Any]) -> dict[str, Any]:
+    def baseline(self, p: Values) -> dict[str, Any]:
         return {}

@@ -1,6 +1,5 @@
 """Myelosuppression by chemotherapy."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from nlmefit.declare.library.checks import check_one_of
 from nlmefit.declare.library.pharmacodynamics import AbstractPharmacodynamics, check_pk
 from nlmefit.declare.library.pharmacokinetics import AbstractPharmacokinetics
+from nlmefit.declare.namespace import Values
 
 SMALLEST = 1e-10
 """Circulating cells as a part of Circ0, below which the feedback grows no more."""
@@ -43,7 +43,7 @@ class Friberg(AbstractPharmacodynamics):
     def effect_parameters(self) -> tuple[str, ...]:
         return ("Circ0", "MTT", "gamma", *(("slope",) if self.effect == "linear" else ("Emax", "EC50")))
 
-    def effect_rates(self, C: Any, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def effect_rates(self, C: Any, A: Values, p: Values) -> dict[str, Any]:
         effect = p["slope"] * C if self.effect == "linear" else p["Emax"] * C / (p["EC50"] + C)
         ktr = 4 / p["MTT"]
         feedback = jnp.maximum(A["circulating"] / p["Circ0"], SMALLEST) ** -p["gamma"]
@@ -51,5 +51,5 @@ class Friberg(AbstractPharmacodynamics):
         rates = {first: ktr * A[first] * ((1 - effect) * feedback - 1)}
         return rates | {name: ktr * (A[before] - A[name]) for before, name in zip(self.states, later)}
 
-    def baseline(self, p: Mapping[str, Any]) -> dict[str, Any]:
+    def baseline(self, p: Values) -> dict[str, Any]:
         return dict.fromkeys(self.states, p["Circ0"])

@@ -1,6 +1,5 @@
 """Drugs that change the production or the loss of a response."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from nlmefit.declare.library.checks import check_flag, check_one_of
 from nlmefit.declare.library.pharmacodynamics import AbstractPharmacodynamics, check_pk
 from nlmefit.declare.library.pharmacokinetics import AbstractPharmacokinetics
+from nlmefit.declare.namespace import Values
 
 
 @final
@@ -50,14 +50,14 @@ class IndirectResponse(AbstractPharmacodynamics):
     def _largest_and_half(self) -> tuple[str, str]:
         return ("Imax", "IC50") if self.kind in (1, 2) else ("Emax", "EC50")
 
-    def effect_rates(self, C: Any, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def effect_rates(self, C: Any, A: Values, p: Values) -> dict[str, Any]:
         largest, half = (p[name] for name in self._largest_and_half)
         H = largest * (hill(C, half, p["gamma"]) if self.sigmoid else C / (half + C))
         change = 1 - H if self.kind in (1, 2) else 1 + H
         kin, loss = p["base"] * p["kout"], p["kout"] * A["response"]
         return {"response": kin * change - loss if self.kind in (1, 3) else kin - change * loss}
 
-    def baseline(self, p: Mapping[str, Any]) -> dict[str, Any]:
+    def baseline(self, p: Values) -> dict[str, Any]:
         return {"response": p["base"]}
 
 

@@ -1,12 +1,12 @@
 """Saturable elimination."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
 from nlmefit.declare.library.absorption import Absorption, absorption_value
 from nlmefit.declare.library.checks import check_flag
 from nlmefit.declare.library.pharmacokinetics import AbstractPharmacokinetics
+from nlmefit.declare.namespace import Values
 
 
 @final
@@ -42,10 +42,10 @@ class MichaelisMenten(AbstractPharmacokinetics):
     def disposition(self) -> tuple[str, ...]:
         return ("Vmax", "Km", *(("CL",) if self.linear else ()), *(("V1", "Q", "V2") if self.peripheral else ("V",)))
 
-    def concentration(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> Any:
+    def concentration(self, A: Values, p: Values) -> Any:
         return A["central"] / p["V1" if self.peripheral else "V"]
 
-    def disposition_rates(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def disposition_rates(self, A: Values, p: Values) -> dict[str, Any]:
         C = self.concentration(A, p)
         rate = -p["Vmax"] * C / (p["Km"] + C)
         if self.linear:

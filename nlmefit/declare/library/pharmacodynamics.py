@@ -1,31 +1,38 @@
 """What all models of an effect share: the pharmacokinetic model whose concentration drives them."""
 
 import abc
-from collections.abc import Mapping
 from typing import Any
 
 from nlmefit.core.errors import ModelError
 from nlmefit.declare.dynamics import AbstractDynamics, Route
 from nlmefit.declare.library.pharmacokinetics import AbstractPharmacokinetics
+from nlmefit.declare.namespace import Values
 
 
 class AbstractPharmacodynamics(AbstractDynamics):
     """A system that the concentration in `central` acts on; the compartments of `pk` come first, then its own.
 
-    Subclasses have the field `pk`, None where they may stand without a drug, and say by `states` and `effect_parameters`
-    which compartments and parameters are their own.
+    Subclasses have the field `pk`, None where they may stand without a drug.
     """
 
     pk: AbstractPharmacokinetics | None
-    states: tuple[str, ...]
-    effect_parameters: tuple[str, ...]
+
+    @property
+    @abc.abstractmethod
+    def states(self) -> tuple[str, ...]:
+        """Names of its own compartments."""
+
+    @property
+    @abc.abstractmethod
+    def effect_parameters(self) -> tuple[str, ...]:
+        """Names of its own parameters."""
 
     @abc.abstractmethod
-    def effect_rates(self, C: Any, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def effect_rates(self, C: Any, A: Values, p: Values) -> dict[str, Any]:
         """d/dt of `states` at the concentration C; C is 0 without a drug."""
 
     @abc.abstractmethod
-    def baseline(self, p: Mapping[str, Any]) -> dict[str, Any]:
+    def baseline(self, p: Values) -> dict[str, Any]:
         """Initial values of `states`; 0 where none is given."""
 
     @property
@@ -36,15 +43,15 @@ class AbstractPharmacodynamics(AbstractDynamics):
     def parameters(self) -> tuple[str, ...]:
         return (*(self.pk.parameters if self.pk else ()), *self.effect_parameters)
 
-    def derivatives(self, t: Any, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def derivatives(self, t: Any, A: Values, p: Values) -> dict[str, Any]:
         if self.pk is None:
             return self.effect_rates(0.0, A, p)
         return {**self.pk.derivatives(t, A, p), **self.effect_rates(self.pk.concentration(A, p), A, p)}
 
-    def initial(self, p: Mapping[str, Any]) -> dict[str, Any]:
+    def initial(self, p: Values) -> dict[str, Any]:
         return {**(self.pk.initial(p) if self.pk else {}), **self.baseline(p)}
 
-    def routes(self, p: Mapping[str, Any]) -> dict[str, tuple[Route, ...]]:
+    def routes(self, p: Values) -> dict[str, tuple[Route, ...]]:
         return self.pk.routes(p) if self.pk else {}
 
 

@@ -1,6 +1,5 @@
 """Target-mediated drug disposition."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from nlmefit.declare.library.absorption import Absorption, absorption_value
 from nlmefit.declare.library.checks import check_flag, check_one_of
 from nlmefit.declare.library.pharmacokinetics import AbstractPharmacokinetics
+from nlmefit.declare.namespace import Values
 
 
 @final
@@ -58,11 +58,11 @@ class TMDD(AbstractPharmacokinetics):
         binding = ("kon", "koff") if self.approximation == "full" else ("KSS",)
         return ("CL", *volumes, "R0", "kdeg", "kint", *binding)
 
-    def concentration(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> Any:
+    def concentration(self, A: Values, p: Values) -> Any:
         C = A["central"] / self._volume(p)
         return C if self.approximation == "full" else free_concentration(C, A["target"], p["KSS"])
 
-    def disposition_rates(self, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def disposition_rates(self, A: Values, p: Values) -> dict[str, Any]:
         C, R = self.concentration(A, p), A["target"]
         made = p["kdeg"] * (p["R0"] - R)
         if self.approximation == "full":
@@ -78,10 +78,10 @@ class TMDD(AbstractPharmacokinetics):
             rates["central"] = rates["central"] - rates["peripheral"]
         return rates
 
-    def initial(self, p: Mapping[str, Any]) -> dict[str, Any]:
+    def initial(self, p: Values) -> dict[str, Any]:
         return {"target": p["R0"]}
 
-    def _volume(self, p: Mapping[str, Any]) -> Any:
+    def _volume(self, p: Values) -> Any:
         return p["V1" if self.peripheral else "V"]
 
 

@@ -1,6 +1,5 @@
 """Growth of a tumour, and its inhibition by a drug."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from nlmefit.declare.library.checks import check_one_of
 from nlmefit.declare.library.pharmacodynamics import AbstractPharmacodynamics, check_pk
 from nlmefit.declare.library.pharmacokinetics import AbstractPharmacokinetics
+from nlmefit.declare.namespace import Values
 
 PSI = 20
 """How sharply Simeoni's growth changes from exponential to linear; the value that the paper fixes."""
@@ -67,11 +67,11 @@ class TumourGrowth(AbstractPharmacodynamics):
         killing = ("k1", "k2") if self.law == "simeoni" else ("kkill",)
         return ("w0", *_PARAMETERS[self.law], *(killing if self.pk else ()))
 
-    def size(self, A: Mapping[str, Any]) -> Any:
+    def size(self, A: Values) -> Any:
         """Size of the whole tumour, dying cells included."""
         return sum((A[name] for name in self.states[1:]), A[self.states[0]])
 
-    def effect_rates(self, C: Any, A: Mapping[str, Any], p: Mapping[str, Any]) -> dict[str, Any]:
+    def effect_rates(self, C: Any, A: Values, p: Values) -> dict[str, Any]:
         first, *dying = self.states
         alive = A[first]
         growth = alive * self._relative_growth(self.size(A), p)
@@ -84,7 +84,7 @@ class TumourGrowth(AbstractPharmacodynamics):
             rates[name], arriving = arriving - leaving, leaving
         return rates
 
-    def _relative_growth(self, w: Any, p: Mapping[str, Any]) -> Any:
+    def _relative_growth(self, w: Any, p: Values) -> Any:
         """Growth of a unit of living tumour."""
         if self.law == "exponential":
             return p["kgrow"]
@@ -94,7 +94,7 @@ class TumourGrowth(AbstractPharmacodynamics):
             return -p["kgrow"] * jnp.log(jnp.maximum(w / p["wmax"], 1e-30))
         return p["lambda0"] * slowing(p["lambda0"] * w / p["lambda1"])
 
-    def baseline(self, p: Mapping[str, Any]) -> dict[str, Any]:
+    def baseline(self, p: Values) -> dict[str, Any]:
         return {self.states[0]: p["w0"]}
 
 

@@ -81,7 +81,7 @@ def test_names_are_those_that_are_read_and_returned(model):
 
 @EVERY_MODEL
 def test_a_model_is_a_value(model):
-    again = eval(repr(model), {**globals(), **vars(nm)})
+    again = eval(repr(model), {name: getattr(nm, name) for name in nm.__all__})
     assert again == model
     assert hash(again) == hash(model)
     assert sum(model == other for other in MODELS) == 1
