@@ -12,9 +12,12 @@ from scipy.optimize import brentq, minimize
 
 import nlmefit as nm
 from nlmefit.analysis.fit import bind
+from nlmefit.core.progress import Progress
 from nlmefit.estimate.factor import factorize, is_positive, log_determinant, solve
 from nlmefit.estimate.modes.empirical_bayes import bounded_step, find_mode
-from nlmefit.estimate.modes.objective import Contributions, Objective, _better
+from nlmefit.estimate.modes.objective import Contributions, Near, Objective, _better
+from nlmefit.estimate.modes.search import _verified
+from nlmefit.estimate.optimize import Point, Search
 from nlmefit.estimate.problem import Problem
 from nlmefit.latent.program import log_joint
 
@@ -86,6 +89,56 @@ class TwoModes(nm.Model):
         return {"y": p.shift**2 + p.tilt * p.shift + 0.0 * t}
 
     y = nm.Additive(0.5)
+
+
+@pytest.mark.parametrize("name", ["theophylline", "turnover"])
+@pytest.mark.parametrize("method", [nm.FOCE(interaction=True), nm.FOCE(), nm.Laplace()], ids=["FOCEI", "FOCE", "Laplace"])
+def test_modes_followed_from_a_point_near_by_are_those_found_from_zero(name, method):
+    """Values and modes @1e-8; the gradient has the error of second derivatives a step away from where they were taken."""
+    example = examples()[name]
+    latent, data = bind(example.model, example.data)
+    objective = Objective(Problem(latent, data), method)
+    u = objective.coordinates.start()
+    here = objective.contributions(u)
+    there = u + 0.02 * np.cos(np.arange(len(u)))
+    cold, warm = objective.contributions(there), objective.contributions(there, Near(u, here))
+    assert np.all(warm.converged)
+    np.testing.assert_allclose(warm.z, cold.z, atol=1e-7)
+    np.testing.assert_allclose(warm.value, cold.value, atol=1e-8)
+    np.testing.assert_allclose(warm.gradient, cold.gradient, atol=1e-5 * np.abs(cold.gradient).max())
+    assert warm.iterations.mean() < 0.7 * cold.iterations.mean()
+
+
+def test_modes_move_as_predicted():
+    """dz/du against central differences of the modes."""
+    example = examples()["theophylline"]
+    latent, data = bind(example.model, example.data)
+    for method in (nm.FOCE(interaction=True), nm.Laplace(), nm.Quadrature(nodes=3)):
+        objective = Objective(Problem(latent, data), method)
+        u = objective.coordinates.start()
+        moves = objective.contributions(u).moves
+        for k in range(len(u)):
+            h = 1e-4 * np.eye(len(u))[k]
+            change = (objective.contributions(u + h).z - objective.contributions(u - h).z) / 2e-4
+            np.testing.assert_allclose(moves[:, :, k], change, atol=2e-5)
+
+
+def test_a_fit_ends_with_the_modes_found_from_zero():
+    """A search that started in a worse valley of one subject goes on from the mode that is found from 0."""
+    rng = np.random.default_rng(0)
+    rows = [(i, t, 4.0 + 0.1 * rng.normal()) for i in range(4) for t in (0.0, 1.0)]
+    data = pd.DataFrame(rows, columns=["ID", "TIME", "DV"])
+    latent, subjects = bind(TwoModes(tilt=nm.Theta(0.1, fixed=True)), data)
+    objective = Objective(Problem(latent, subjects), nm.Laplace())
+    u = objective.coordinates.start()
+    cold = objective.contributions(u)
+    other = objective.contributions(u, Near(u, cold._replace(z=-cold.z, moves=np.zeros_like(cold.moves))))
+    assert np.all(np.sign(other.z) == -np.sign(cold.z)) and np.all(other.converged)  # it stays in the valley that it started in
+    start = Point(u, float(other.value.sum()), other.gradient.sum(axis=0), other.gradient, other)
+    found = _verified(objective, Search(start, None, np.inf, 0), Progress(False, ""))
+    assert not found.stopped
+    np.testing.assert_array_equal(found.point.extra.z, objective.contributions(found.point.u).z)
+    assert np.all(np.sign(found.point.extra.z) == np.sign(cold.z))
 
 
 def test_other_modes_are_found():
