@@ -2,12 +2,15 @@
 
 import gc
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import pandas as pd
 import pytest
+
+from nlmefit.core import backend
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,6 +23,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("reference"):
             item.add_marker(missing)
+
+
+backend.QUICK_TO_COMPILE.update({"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1})
+"""Most of the suite's time goes into compiling programs that run once or twice: machine code is left as it comes. Programs made
+by `jax.jit` itself, among them those of which time or memory is measured, keep JAX's own options."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiled programs are shared by the processes of one run, and by no other run."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # the user's, or in a worker that of this run
+        return
+    folder = tempfile.TemporaryDirectory(prefix="nlmefit-tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+    jax.config.update("jax_compilation_cache_dir", folder.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def pytest_collection_finish() -> None:
+    """Tracing makes objects by the million that live for a moment: the collector looks less often, and at none made before."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture(scope="session")

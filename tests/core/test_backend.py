@@ -38,12 +38,15 @@ def work(call):
         return str(error)
 """
 
+CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+
 
 def printed(folder, code, **environment):
     script = folder / "script.py"
     script.write_text(HEAD + textwrap.dedent(code))
+    inherited = {name: value for name, value in os.environ.items() if name not in CACHE}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", script], capture_output=True, text=True, timeout=120, env=os.environ | environment
+        [sys.executable, "-W", "ignore", script], capture_output=True, text=True, timeout=120, env=inherited | environment
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
