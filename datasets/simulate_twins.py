@@ -271,25 +271,26 @@ TWINS = {
 # ---- simulation --------------------------------------------------------------------------------------------------------
 
 
-def simulate(name: str, seed: int = 1, subjects: int | None = None) -> pd.DataFrame:
-    """A twin's data set in NONMEM's columns."""
+def simulate(name: str, seed: int = 1, subjects: int | None = None, spread: float = 1.0) -> pd.DataFrame:
+    """A twin's data set in NONMEM's columns; `spread` is a factor of all random effects and errors."""
     twin, rng = TWINS[name], np.random.default_rng([seed, zlib.crc32(name.encode())])
     rows = []
     for who in range(twin.subjects if subjects is None else subjects):
-        rows += [{"ID": who + 1, **record} for record in _subject(twin, rng, who)]
+        rows += [{"ID": who + 1, **record} for record in _subject(twin, rng, who, spread)]
     frame = pd.DataFrame(rows)
     order = ["ID", "TIME", "DV", "AMT", "RATE", "EVID", "DVID", *[c for c in ("ALB", "OCC") if c in frame]]
     return frame[order] if len(twin.residual) > 1 else frame[[c for c in order if c != "DVID"]]
 
 
-def _subject(twin: Twin, rng: np.random.Generator, who: int) -> list[dict[str, float]]:
+def _subject(twin: Twin, rng: np.random.Generator, who: int, spread: float) -> list[dict[str, float]]:
     names = list(twin.sd)
     root = np.linalg.cholesky(np.full((len(names),) * 2, twin.correlation) + (1 - twin.correlation) * np.eye(len(names)))
-    eta = dict(zip(names, np.array(list(twin.sd.values())) * (root @ rng.standard_normal(len(names))), strict=True))
+    sds = spread * np.array(list(twin.sd.values()))
+    eta = dict(zip(names, sds * (root @ rng.standard_normal(len(names))), strict=True))
     own: dict[str, float] = {n: v * np.exp(eta.get(n, 0.0)) for n, v in twin.typical.items()}
-    kappas = {n: sd * rng.standard_normal(6) for n, sd in (twin.occasions or {}).items()}
+    kappas = {n: spread * sd * rng.standard_normal(6) for n, sd in (twin.occasions or {}).items()}
     records = twin.design(rng, who)
-    errors = [rng.standard_normal(2) for _ in records]
+    errors = [spread * rng.standard_normal(2) for _ in records]
     amounts, now, running, stop, last = twin.initial(own), 0.0, 0.0, np.inf, {"LAST": -np.inf, "LASTAMT": 0.0}
     for record, error in zip(records, errors, strict=True):
         occasion = {n: own[n] * np.exp(k[int(record["OCC"]) - 1]) for n, k in kappas.items()}

@@ -197,10 +197,10 @@ MODELS: dict[str, type[nm.Model]] = {
 }
 
 
-def twin(name: str, subjects: int | None = None) -> tuple[nm.Model, pd.DataFrame]:
+def twin(name: str, subjects: int | None = None, spread: float = 1.0) -> tuple[nm.Model, pd.DataFrame]:
     """The model and its data, with endpoints by name where there are several."""
     model = MODELS[name]()
-    data: Any = simulate(name, subjects=subjects)
+    data: Any = simulate(name, subjects=subjects, spread=spread)
     endpoints = model.endpoints
     if "DVID" in data and len(endpoints) > 1:
         data["DVID"] = data.DVID.map({0: endpoints[0], **{k + 1: e for k, e in enumerate(endpoints)}})
