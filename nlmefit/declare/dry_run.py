@@ -1,7 +1,7 @@
 """A model's methods run once on abstract numbers, when its class is defined: every name checked, what they read learnt."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,87 +21,13 @@ def dry_run(model: DeclaredModel) -> Reads:
     """Run the model's methods once on abstract numbers: check every name, learn what they read, and complete
     `model.specification` by the compartments of dynamics written as a method."""
     check_process()
-    cls, spec = type(model), model.specification
-    covariates: dict[str, None] = dict.fromkeys(spec.effect_columns)
-    outputs: list[str] = []
-    distributions: list[str] = []
-    joint: list[str] = []
-    wrong: list[str] = []
-    dosing: set[tuple[str, str]] = set()
-    read: set[str] = set()
-    entering: set[str] = set()
-    routed: list[str] = []
-    initial: list[str] = []
+    found = _DryRun(model)
+    _on_abstract_numbers(type(model), found.run)
+    return found.reads()
 
-    def record(name: str, known: tuple[str, ...]) -> None:
-        if name in covariates:
-            return
-        if name in spec.typical or name in spec.networks:
-            fix = f"return `{name}` from `individual`" if known else f"read theta.{name} or eta.{name}"
-            raise ModelError(f"{cls.__name__}: `{name}` is a parameter of the model, not a covariate: {fix}.")
-        likely = nearest(name, known)
-        if likely is not None:
-            raise ModelError(
-                f"{cls.__name__}: parameter `{name}` does not exist; did you mean `{likely}`? "
-                f"Known: {', '.join(known)}. (Another name would be read as a column of the data.)"
-            )
-        if hasattr(cls, name):
-            raise ModelError(
-                f"{cls.__name__}: `{name}` is a plain attribute, not a parameter: read it as self.{name}, or "
-                f"declare nm.Theta(...)."
-            )
-        covariates[name] = None
 
-    def record_plain(name: str, known: tuple[str, ...]) -> None:
-        if any(c.column == name and c.text for c in spec.categories):
-            raise ModelError(
-                f"{cls.__name__}: a method reads `{name}`, whose values are text for nm.Category: text is no number to compute "
-                "with. Code the column as numbers, or let the Category alone read it."
-            )
-        record(name, known)
-
-    def when_bound(check: Any, *args: Any) -> None:
-        try:
-            check(*args)
-        except ModelError as error:
-            wrong.append(str(error))
-
-    def run(number: Any) -> None:
-        theta = dict.fromkeys(model.population(), number)
-        x = Recorder({}, "covariate", number, record)
-        p = model.parameters_of(theta, dict.fromkeys(spec.effects, number), x)
-        for name, value in p.items():
-            _check_scalar(cls, "individual", name, value)
-        p_reader = Recorder(p, "parameter or covariate", number, record_plain, model.specification.networks)
-        watched = Watched(p_reader, entering)
-        if hasattr(cls, "dynamics") and spec.dynamics is None:
-            _complete(model, number, watched)
-        _check_needs(cls, model.specification, p)
-        compartments = model.specification.compartments
-        A = dict.fromkeys(compartments, number)
-        if model.specification.dynamics is not None:
-            _check_derivatives(model, number, A, watched)
-            routed.extend(
-                n
-                for n, own_routes in model.specification.dynamics.routes(watched).items()
-                for r in own_routes
-                if r.duration is not None
-            )
-            initial.extend(_initial(model, watched))
-        doses = model.dosing_of(p_reader)
-        _check_dosing(cls, model.specification, doses)
-        for place, given in doses.items():
-            for field, value in vars(given).items():
-                if value is not None:
-                    when_bound(_check_scalar, cls, f"dosing of `{place}`", field, value)
-        dosing.update((place, name) for place, d in doses.items() for name, value in vars(d).items() if value is not None)
-        seen = model.predictions(number, Watched(Namespace(A, "compartment"), read), p_reader)
-        for name, value in seen.items():
-            when_bound(_check_output, cls, name, value)
-        outputs.extend(seen)
-        joint.extend(name for name, value in seen.items() if getattr(value, "event_shape", ()))
-        distributions.extend(name for name, value in seen.items() if hasattr(value, "log_prob"))
-
+def _on_abstract_numbers(cls: type, run: Callable[[Any], None]) -> None:
+    """ModelError in the modeller's words for whatever goes wrong."""
     try:
         jax.eval_shape(run, jax.ShapeDtypeStruct((), jnp.float64))
     except jax.errors.TracerBoolConversionError as error:
@@ -119,22 +45,116 @@ def dry_run(model: DeclaredModel) -> Reads:
     except Exception as error:  # whatever the modeller's code raises; its place is in the error that this one comes from
         words = re.sub(r"'?\w*(Tracer|ShapedArray)\w*'?( object)?", "a number", str(error))
         raise ModelError(f"{cls.__name__}: a method fails: {type(error).__name__}: {words.splitlines()[0]}") from error
-    endpoints = tuple(name for name in outputs if name in distributions or name in spec.residuals)
-    _check_endpoints(cls, spec, outputs, endpoints, distributions)
-    amounts = tuple(name for name in model.specification.compartments if name in read)
-    return Reads(
-        tuple(outputs),
-        endpoints,
-        tuple(covariates),
-        tuple(distributions),
-        bool(joint),
-        amounts,
-        frozenset(dosing),
-        tuple(sorted(entering)),
-        tuple(routed),
-        bool(initial),
-        tuple(wrong),
-    )
+
+
+class _DryRun:
+    """One run of a model's methods, and what it has seen of them."""
+
+    def __init__(self, model: DeclaredModel):
+        self.model, self.cls = model, type(model)
+        self.covariates: dict[str, None] = dict.fromkeys(model.specification.effect_columns)
+        self.entering: set[str] = set()
+        """Parameters and covariates that the dynamics read."""
+        self.routed: list[str] = []
+        self.initial: list[str] = []
+        self.dosing: set[tuple[str, str]] = set()
+        self.amounts: set[str] = set()
+        self.seen: dict[str, Any] = {}
+        self.wrong: list[str] = []
+        """What is wrong only once data are there: it is said then."""
+
+    def run(self, number: Any) -> None:
+        model, spec = self.model, self.model.specification
+        theta = dict.fromkeys(model.population(), number)
+        x = Recorder({}, "covariate", number, self._covariate)
+        p = model.parameters_of(theta, dict.fromkeys(spec.effects, number), x)
+        for name, value in p.items():
+            _check_scalar(self.cls, "individual", name, value)
+        reader = Recorder(p, "parameter or covariate", number, self._column, spec.networks)
+        watched = Watched(reader, self.entering)
+        if hasattr(self.cls, "dynamics") and spec.dynamics is None:
+            _complete(model, number, watched)
+        _check_needs(self.cls, model.specification, p)
+        A = dict.fromkeys(model.specification.compartments, number)
+        self._dynamics(number, A, watched)
+        self._doses(reader)
+        self.seen = dict(model.predictions(number, Watched(Namespace(A, "compartment"), self.amounts), reader))
+        for name, value in self.seen.items():
+            self._when_bound(_check_output, self.cls, name, value)
+
+    def reads(self) -> Reads:
+        """ModelError unless one output at least can be observed; the others are predictions only."""
+        spec, outputs = self.model.specification, tuple(self.seen)
+        distributions = tuple(name for name, value in self.seen.items() if hasattr(value, "log_prob"))
+        endpoints = tuple(name for name in outputs if name in distributions or name in spec.residuals)
+        _check_endpoints(self.cls, spec, outputs, endpoints, distributions)
+        return Reads(
+            outputs,
+            endpoints,
+            tuple(self.covariates),
+            distributions,
+            any(getattr(value, "event_shape", ()) for value in self.seen.values()),
+            tuple(name for name in spec.compartments if name in self.amounts),
+            frozenset(self.dosing),
+            tuple(sorted(self.entering)),
+            tuple(self.routed),
+            bool(self.initial),
+            tuple(self.wrong),
+        )
+
+    def _dynamics(self, number: Any, A: Mapping[str, Any], p: Namespace) -> None:
+        dynamics = self.model.specification.dynamics
+        if dynamics is None:
+            return
+        for name, value in dynamics.derivatives(number, A, p).items():
+            _check_scalar(self.cls, "dynamics", name, value)
+        self.routed = [n for n, routes in dynamics.routes(p).items() for route in routes if route.duration is not None]
+        self.initial = _initial(self.model, p)
+
+    def _doses(self, p: Namespace) -> None:
+        given = self.model.dosing_of(p)
+        _check_dosing(self.cls, self.model.specification, given)
+        for place, dosing in given.items():
+            for field, value in vars(dosing).items():
+                if value is not None:
+                    self._when_bound(_check_scalar, self.cls, f"dosing of `{place}`", field, value)
+                    self.dosing.add((place, field))
+
+    def _when_bound(self, check: Callable[..., None], *args: Any) -> None:
+        try:
+            check(*args)
+        except ModelError as error:
+            self.wrong.append(str(error))
+
+    def _column(self, name: str, known: tuple[str, ...]) -> None:
+        """A column of the data that a method reads as numbers."""
+        if any(c.column == name and c.text for c in self.model.specification.categories):
+            raise ModelError(
+                f"{self.cls.__name__}: a method reads `{name}`, whose values are text for nm.Category: text is no number to "
+                "compute with. Code the column as numbers, or let the Category alone read it."
+            )
+        self._covariate(name, known)
+
+    def _covariate(self, name: str, known: tuple[str, ...]) -> None:
+        """A name that is no parameter: a column of the data, unless it looks like a mistake."""
+        cls, spec = self.cls, self.model.specification
+        if name in self.covariates:
+            return
+        if name in spec.typical or name in spec.networks:
+            fix = f"return `{name}` from `individual`" if known else f"read theta.{name} or eta.{name}"
+            raise ModelError(f"{cls.__name__}: `{name}` is a parameter of the model, not a covariate: {fix}.")
+        likely = nearest(name, known)
+        if likely is not None:
+            raise ModelError(
+                f"{cls.__name__}: parameter `{name}` does not exist; did you mean `{likely}`? "
+                f"Known: {', '.join(known)}. (Another name would be read as a column of the data.)"
+            )
+        if hasattr(cls, name):
+            raise ModelError(
+                f"{cls.__name__}: `{name}` is a plain attribute, not a parameter: read it as self.{name}, or "
+                f"declare nm.Theta(...)."
+            )
+        self.covariates[name] = None
 
 
 def _complete(model: DeclaredModel, number: Any, p: Namespace) -> None:
@@ -146,14 +166,6 @@ def _complete(model: DeclaredModel, number: Any, p: Namespace) -> None:
     spec = replace(model.specification, dynamics=Written(model, compartments))
     check_distinct(type(model), spec)
     model._spec = spec
-
-
-def _check_derivatives(model: DeclaredModel, number: Any, A: Mapping[str, Any], p: Namespace) -> None:
-    """ModelError where a derivative is no number (an array, None)."""
-    dynamics = model.specification.dynamics
-    assert dynamics is not None
-    for name, value in dynamics.derivatives(number, A, p).items():
-        _check_scalar(type(model), "dynamics", name, value)
 
 
 def _initial(model: DeclaredModel, p: Namespace) -> list[str]:
@@ -215,9 +227,8 @@ def _check_dosing(cls: type, spec: Specification, dosing: Mapping[str, Any]) -> 
 
 
 def _check_endpoints(
-    cls: type, spec: Specification, outputs: list[str], endpoints: tuple[str, ...], distributions: list[str]
+    cls: type, spec: Specification, outputs: tuple[str, ...], endpoints: tuple[str, ...], distributions: tuple[str, ...]
 ) -> None:
-    """ModelError unless one output at least can be observed; the others are predictions only."""
     if not outputs:
         raise ModelError(f"{cls.__name__}: `observe` returns no endpoint.")
     for name in outputs:
