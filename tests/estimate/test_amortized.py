@@ -45,6 +45,7 @@ def at(fit, data):
     return Problem(*bind(fit.model, data))
 
 
+@pytest.mark.optimized
 def test_near_the_closed_form_without_refinement(trained, matrix):
     exact = gen.PPCA(2).maximum_likelihood(matrix)
     best = exact.log_prob(matrix).sum()
@@ -58,6 +59,7 @@ def test_near_the_closed_form_without_refinement(trained, matrix):
     assert "not refined" in trained.conventions["bound"]
 
 
+@pytest.mark.optimized
 def test_refinement_ends_at_the_closed_form(matrix):
     """q holds the posterior here: the refined bound is log p(y) itself, each draw alike."""
     fit = nm.fit(gen.PPCA(2), matrix, AmortizedVI(SMALL, steps=200), progress=False)
