@@ -51,11 +51,13 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+gc.set_threshold(50_000, 10, 10)  # tracing makes objects by the million that live for a moment
+
+
 def pytest_collection_finish() -> None:
-    """Tracing makes objects by the million that live for a moment: the collector looks less often, and at none made before."""
+    """What all tests have in common is never garbage."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture(scope="session")
