@@ -162,6 +162,7 @@ def disposition_rate(p, i):
 
 GAPS = (0.0, 1e-12, 1e-6, 1e-1)
 
+
 @cache
 def coincident():
     """By the number of compartments: clearances, volumes and ka for which rates coincide, or nearly."""
