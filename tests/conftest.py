@@ -25,9 +25,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(missing)
 
 
-backend.QUICK_TO_COMPILE.update({"xla_backend_optimization_level": 0, "xla_cpu_parallel_codegen_split_count": 1})
-"""Most of the suite's time goes into compiling programs that run once or twice: machine code is left as it comes. Programs made
-by `jax.jit` itself, among them those of which time or memory is measured, keep JAX's own options."""
+QUICK = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
+"""Most of the time of the tests goes into compiling programs that run once or twice: their machine code is left as it comes."""
+
+os.environ["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), *QUICK)).strip()  # XLA reads it as it starts
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Tests marked `optimized` compile as the package does for a user."""
+    with pytest.MonkeyPatch.context() as patch:
+        if item.get_closest_marker("optimized"):
+            patch.setattr(backend, "compiler_options", lambda: backend.QUICK_TO_COMPILE)
+        return (yield)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,11 +51,13 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+gc.set_threshold(50_000, 10, 10)  # tracing makes objects by the million that live for a moment
+
+
 def pytest_collection_finish() -> None:
-    """Tracing makes objects by the million that live for a moment: the collector looks less often, and at none made before."""
+    """What all tests have in common is never garbage."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 10, 10)
 
 
 @pytest.fixture(scope="session")
@@ -63,11 +75,26 @@ def theophylline() -> pd.DataFrame:
 MEMORY = 3 << 30
 """Bytes of a test process beyond which it forgets its compiled programs: they stay in memory otherwise, gigabytes of them."""
 
+GROWTH = 1 << 30
+"""Bytes that it has grown by since it last did so: what was freed then is used again, but seldom given back to the system."""
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not say."""
+    status = Path("/proc/self/statm")
+    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0
+
+
+@pytest.fixture(scope="session")
+def forgotten_at() -> list[int]:
+    """The bytes that were left each time that programs were forgotten."""
+    return [0]
+
 
 @pytest.fixture(autouse=True, scope="module")
-def forget_programs() -> Iterator[None]:
+def forget_programs(forgotten_at: list[int]) -> Iterator[None]:
     yield
-    status = Path("/proc/self/statm")
-    if status.exists() and int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > MEMORY:
+    if resident() > max(MEMORY, forgotten_at[-1] + GROWTH):
         jax.clear_caches()
         gc.collect()
+        forgotten_at.append(resident())

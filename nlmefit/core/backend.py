@@ -15,7 +15,7 @@ import jax
 from nlmefit.core.errors import ProcessError
 
 QUICK_TO_COMPILE: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
-"""Halves the compile time of these programs on a CPU and leaves their run time as it is."""
+"""Halves the compile time of these programs on a CPU and leaves their run time as it is. What `XLA_FLAGS` says goes before it."""
 
 JAX_CACHES_AFTER = 1.0
 """Seconds of compiling from which JAX keeps a program, where the user does not say."""
@@ -70,11 +70,13 @@ def compiler_options() -> dict[str, Any] | None:
     """Options for this backend, or None where the installed JAX does not know them."""
     if jax.default_backend() != "cpu":
         return None
+    flags = os.environ.get("XLA_FLAGS", "")
+    options = {name: value for name, value in QUICK_TO_COMPILE.items() if f"--{name}" not in flags}
     try:
-        jax.jit(lambda x: x + 1.0, compiler_options=QUICK_TO_COMPILE)(0.0)
+        jax.jit(lambda x: x + 1.0, compiler_options=options)(0.0)
     except Exception:  # the error for an unknown option differs between JAX versions
         return None
-    return QUICK_TO_COMPILE
+    return options
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -233,7 +233,7 @@ def test_a_parameter_without_effect_is_named_by_em_too(theophylline):
     class Unused(Theophylline):
         spare = nm.Theta(2.0)
 
-    fit = nm.fit(Unused(), theophylline, nm.SAEM())
+    fit = nm.fit(Unused(), theophylline, nm.SAEM(burn_in=100, smooth=50, draws=200))
     assert "does not depend on spare: " in str(fit.status) and "not positive definite" not in str(fit.status)
     assert np.isnan(np.diag(fit.covariance)[3]) and np.isfinite(np.diag(fit.covariance)).sum() == 7
 

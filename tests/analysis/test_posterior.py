@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from models import examples
 
 import nlmefit as nm
 from nlmefit import generative as gen
@@ -172,9 +171,19 @@ def test_a_stranger_is_named_and_answered_for(encoder):
 
 
 def test_occasions_that_a_subject_lacks_are_missing():
-    example = examples()["occasions"]
-    found = nm.posterior(example.model, example.data, draws=3)
-    reference = nm.evaluate(example.model, example.data, nm.FO()).eta
+    class Visits(nm.Model):
+        base = nm.Normal(10.0, iiv=1.0, iov=0.5)
+        occasion = "VISIT"
+
+        def observe(self, t, A, p):
+            return {"y": p.base + 0.0 * t}
+
+        y = nm.Additive(0.5)
+
+    data = pd.DataFrame({"ID": [1, 1, 2, 3, 3], "VISIT": [1, 2, 2, 1, 3], "TIME": [0.0, 1, 0, 0, 1], "DV": [9.0, 11, 10, 12, 9]})
+    found = nm.posterior(Visits(), data, draws=3)
+    reference = nm.evaluate(Visits(), data, nm.FO()).eta
+    assert reference.isna().to_numpy().sum() == 4  # of 3 subjects with 3 visits
     for table in (found.mean, found.sd, found.mode):
         pd.testing.assert_frame_equal(table.isna(), reference.isna())
     assert found.draws.groupby(level="ID", sort=False).count().eq(0).equals(reference.isna())

@@ -7,6 +7,8 @@ import textwrap
 
 import pytest
 
+from nlmefit.core import backend
+
 HEAD = """
 import multiprocessing as mp, numpy as np, pandas as pd
 import nlmefit as nm
@@ -107,3 +109,11 @@ def test_what_a_user_sets_of_the_cache_in_the_program_stays(tmp_path):
     print(subprocess.run([sys.executable, "-c", own], capture_output=True, text=True, check=True).stdout)
     """
     assert printed(tmp_path, code).split() == ["7.0"]
+
+
+def test_what_a_user_says_to_xla_goes_before_the_packages_options(monkeypatch):
+    read = backend.compiler_options.__wrapped__
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false --xla_backend_optimization_level=2")
+    assert read() == {"xla_cpu_use_fusion_emitters": False}
+    monkeypatch.delenv("XLA_FLAGS")
+    assert read() == backend.QUICK_TO_COMPILE

@@ -166,6 +166,7 @@ def test_mixture_moments():
 def test_derivatives():
     """Through the triangularization, forward and reverse, against central differences."""
 
+    @jax.jit
     def f(s):
         prior = Gaussian(jnp.array([0.1, -0.3]), jnp.array([[s, 0.0], [0.4, 1.0 + s]]))
         found = gaussian.posterior(prior, jnp.array([[1.0, 0.5], [s, 2.0]]), 0.3 * jnp.eye(2), jnp.array([1.0, 2.0]))

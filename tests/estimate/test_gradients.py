@@ -18,20 +18,18 @@ METHODS = {
     "quadrature": nm.Quadrature(nodes=2),
 }
 DENSITY_ONLY = {"Laplace", "quadrature"}
-LONG = {
-    ("turnover", "Laplace"),
-    ("turnover", "Laplace without interaction"),
-    ("turnover", "quadrature"),
-    ("turnover", "FO"),
-    ("turnover", "FOCE"),
-    ("occasions", "quadrature"),
-    ("occasions", "Laplace"),
-    ("growing", "quadrature"),
-    ("remifentanil", "quadrature"),
-    ("remifentanil", "Laplace without interaction"),
-}
+EVERY_METHOD = {"theophylline", "fraction", "counts"}
+"""Examples whose gradients are compared by every method; those of others by two, one with second derivatives of the density."""
+OTHERS = {"FOCEI", "Laplace"}
+LONG = {("turnover", "Laplace"), ("occasions", "Laplace")}
+
+
+def is_quick(example: str, method: str) -> bool:
+    return example in EVERY_METHOD or method in OTHERS and (example, method) not in LONG
+
+
 PAIRS = [
-    pytest.param(e, m, marks=[pytest.mark.slow] if (e, m) in LONG else [])
+    pytest.param(e, m, marks=[] if is_quick(e, m) else [pytest.mark.slow])
     for e, x in examples().items()
     for m in METHODS
     if x.gaussian or m in DENSITY_ONLY

@@ -36,14 +36,14 @@ def rotation(size=D):
 
 
 MAPS = {
-    "standardizing": Affine.standardizing(np.random.default_rng(1).normal([1.0, -2.0, 0.0], [0.5, 2.0, 9.0], (20, D))),
-    "actnorm": shaken(Affine(jnp.zeros(D), jnp.zeros(D))),
-    "permutation": Permutation(np.array([2, 0, 1])),
-    "linear": shaken(rotation()),
-    "affine coupling": coupling(gen.AffineCoupling(NETWORK)),
-    "spline coupling": coupling(gen.SplineCoupling(NETWORK, bins=5, bound=2.0)),
-    "mixture coupling": coupling(gen.MixtureCoupling(NETWORK, components=3)),
-    "chain": Chain.of(
+    "standardizing": lambda: Affine.standardizing(np.random.default_rng(1).normal([1.0, -2.0, 0.0], [0.5, 2.0, 9.0], (20, D))),
+    "actnorm": lambda: shaken(Affine(jnp.zeros(D), jnp.zeros(D))),
+    "permutation": lambda: Permutation(np.array([2, 0, 1])),
+    "linear": lambda: shaken(rotation()),
+    "affine coupling": lambda: coupling(gen.AffineCoupling(NETWORK)),
+    "spline coupling": lambda: coupling(gen.SplineCoupling(NETWORK, bins=5, bound=2.0)),
+    "mixture coupling": lambda: coupling(gen.MixtureCoupling(NETWORK, components=3)),
+    "chain": lambda: Chain.of(
         [
             coupling(gen.AffineCoupling(NETWORK)),
             shaken(rotation()),
@@ -51,14 +51,17 @@ MAPS = {
             coupling(gen.SplineCoupling(NETWORK)),
         ]
     ),
-    "repeated": Repeated.of([Chain.of([coupling(gen.AffineCoupling(NETWORK)), shaken(rotation(), k)]) for k in range(3)]),
+    "repeated": lambda: Repeated.of(
+        [Chain.of([coupling(gen.AffineCoupling(NETWORK)), shaken(rotation(), k)]) for k in range(3)]
+    ),
 }
+"""What makes each: not made before its test runs, since every worker reads every file."""
 
 
 @pytest.mark.parametrize("name", MAPS)
 def test_g1_inverse_and_log_determinant(name):
     """inverse(forward(x)) - x < 1e-10; log|det| = slogdet of the Jacobian @1e-9, both ways."""
-    bijection, x = MAPS[name], jax.random.normal(jax.random.key(5), (50, D))
+    bijection, x = MAPS[name](), jax.random.normal(jax.random.key(5), (50, D))
     given = jax.random.normal(jax.random.key(6), (50, C))
 
     @jax.jit
@@ -79,7 +82,8 @@ def test_g1_inverse_and_log_determinant(name):
 def test_g1_couplings_depend_on_what_is_given():
     for name in ("affine coupling", "spline coupling", "mixture coupling"):
         x = jnp.array([0.2, -0.3, 0.5])
-        forward = jax.jit(lambda c, name=name: MAPS[name].forward(x, c)[0])
+        bijection = MAPS[name]()
+        forward = jax.jit(lambda c, bijection=bijection: bijection.forward(x, c)[0])
         assert not np.allclose(forward(jnp.zeros(C)), forward(jnp.ones(C)), atol=1e-3)
 
 

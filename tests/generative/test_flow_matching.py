@@ -87,6 +87,7 @@ def test_g8_path_energies():
     np.testing.assert_allclose(gen.transport.path_energy(straight, [0, 0.5, 1]), MEAN**2 + (1 - SD) ** 2, rtol=1e-9)
 
 
+@pytest.mark.optimized
 def test_g8_optimal_transport_makes_straighter_paths(normal_data):
     """The bend of trained flows: less by a factor of 5 or more than of independent pairs."""
     X = np.random.default_rng(1).normal(size=(3000, 2)) * 0.3 + np.random.default_rng(2).choice([-2.0, 2.0], (3000, 2))
@@ -194,6 +195,7 @@ def learned(sigma, steps, batch):
     return x, nm.fit(model, x, gen.FlowMatching(coupling=coupling, training=training), progress=False)
 
 
+@pytest.mark.optimized
 def test_g11_x5_the_source_is_the_aggregate():
     """The law of z over the data has variance 0.733 (sigma 1, s 0.5), not 1; the model starts there, and its samples have the
     data's sd where those from N(0, I) are too wide."""
@@ -228,6 +230,7 @@ def test_g11_training_finds_the_optimum(sigma, slope, variance, least, _):
     assert abs(np.mean(found.losses[-2000:]) - least) < 1e-3
 
 
+@pytest.mark.optimized
 def test_g12_reflow_straightens():
     """After one reflow the bend falls to a half or less, and one Euler step comes nearer to the data."""
     rng = np.random.default_rng(0)

@@ -46,6 +46,7 @@ def test_every_method_is_exact(method, X):
     assert fit.estimates["noise"] == pytest.approx(float(best.noise), rel=1e-5)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("method", [nm.SAEM(), nm.ImportanceEM()], ids=lambda m: m.name)
 def test_stochastic_methods_know_their_error(method, X):
     """log p(X) at their estimates is what they report, within 4 of its Monte Carlo errors, and the maximum but for less than
