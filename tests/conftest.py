@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compiled programs are shared by the processes of one run, and by no other run."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # the user's, or in a worker that of this run
         return
-    folder = tempfile.TemporaryDirectory(prefix="nlmefit-tests-", ignore_cleanup_errors=True)
+    folder = tempfile.TemporaryDirectory(prefix="nlmefit-programs-", ignore_cleanup_errors=True)
     config.add_cleanup(folder.cleanup)
     os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
     jax.config.update("jax_compilation_cache_dir", folder.name)
